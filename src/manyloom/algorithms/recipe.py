@@ -1,0 +1,68 @@
+"""What all recipes do alike: put parts together and remember which keys made them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from manyloom.aggregate import mean
+from manyloom.core.parts import Algorithm, ServerStep, Work
+from manyloom.work.local import Local
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a reader is told of a recipe: `manyloom algorithms` and the report print it."""
+
+    use: str
+    state: str
+    paper: str
+    server: str = "sgd"
+    uniform: bool = False  # the formula asks for uniform means
+
+
+CARDS: Mapping[str, Card] = {
+    "fedavg": Card("the default", "no", "McMahan et al. 2017, AISTATS, arXiv:1602.05629"),
+    "fedprox": Card("uneven work, strong skew", "no", "Li et al. 2020, MLSys, arXiv:1812.06127"),
+    "scaffold": Card("skew, clients that come back", "client", "Karimireddy et al. 2020, ICML, arXiv:1910.06378",
+                     uniform=True),
+    "fedavgm": Card("few clients a round", "server", "Hsu et al. 2019, arXiv:1909.06335", "momentum"),
+    "fedadam": Card("slow or sparse gradients", "server", "Reddi et al. 2021, ICLR, arXiv:2003.00295", "adam"),
+    "fedyogi": Card("as fedadam, v grows gently", "server", "Reddi et al. 2021, ICLR, arXiv:2003.00295", "yogi"),
+    "fedadagrad": Card("sparse features", "server", "Reddi et al. 2021, ICLR, arXiv:2003.00295", "adagrad"),
+}  # fmt: skip
+
+
+def compose(
+    name: str,
+    opt: Local,
+    work: Work,
+    server: ServerStep | None,
+    default: Callable[[], ServerStep],
+    *,
+    own: Mapping[str, object] | None = None,
+) -> Algorithm:
+    """The record of a recipe: its client work, its server step (a given one wins), the mean.
+
+    Args:
+        name: of the recipe.
+        opt: the local options.
+        work: what a client does.
+        server: what was given; else `default()` is taken.
+        default: the recipe's own server step.
+        own: the recipe's own keys, beside the local ones.
+    """
+    table = {"name": name} | {k: v for k, v in opt._asdict().items() if v is not None} | dict(own or {})
+    if opt.steps is not None:
+        table.pop("epochs")
+    step = server or default()
+    return Algorithm(
+        name=name,
+        work=work,
+        server=step,
+        aggregate=mean(),
+        batches=opt.batches,
+        weights=opt.weights,
+        tables={"algorithm": table, "server": step.table},
+        paper=CARDS[name].paper,
+    )

@@ -1,0 +1,90 @@
+"""One round: the interpreter of an algorithm's record. The hub's half of a conversation, without I/O."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manyloom.core.exchange import Ask, Exchange, Fold, Ids, Lost, Reply, stack
+from manyloom.core.parts import Algorithm
+from manyloom.core.slots import Slots, size_bytes
+
+COUNTS = ("samples", "steps", "loss")  # what travels beside an update: sums over the client's own steps
+
+
+class Round(NamedTuple):
+    """What a round came to: the server's new state, or the old one if too few came back."""
+
+    server: Slots
+    rule: Slots
+    back: Ids
+    samples: Tensor  # [n], of those that came back, as are steps and loss
+    steps: Tensor
+    loss: Tensor  # a client's mean training loss
+    lost: list[Lost]
+    sent_up: int
+    sent_down: int
+    enough: bool
+
+
+def slots_of(algorithm: Algorithm, buffers: bool) -> tuple[str, ...]:
+    """The slots of a client's message that are summed or handed to a rule."""
+    return (*algorithm.work.sends, *(["buffers"] if buffers else []))
+
+
+def train(
+    algorithm: Algorithm,
+    server: Slots,
+    rule: Slots,
+    cohort: Ids,
+    *,
+    population: int,
+    round: int,
+    attempt: int,
+    quorum: int,
+    deadline_s: float,
+) -> Exchange[Round]:
+    """Ask a cohort to train, combine what comes back, take the server step.
+
+        theta <- server(theta, rule({u_i}, {p_i}))
+
+    Args:
+        algorithm: the record.
+        server, rule: the state of server step and aggregator.
+        cohort: who is asked [n].
+        population: N, for methods that weigh by m/N.
+        round, attempt: what clients' randomness is a function of.
+        quorum: below so many replies nothing changes and `enough` is False.
+        deadline_s: of the ask.
+    """
+    body = algorithm.server.down(server)
+    if "buffers" in server:
+        body = body | {"buffers": server["buffers"]}
+    fold = None
+    sends = slots_of(algorithm, "buffers" in server)
+    if algorithm.aggregate.needs == "sum":
+        fold = Fold(sends, "samples" if algorithm.weights == "samples" else None, algorithm.uplink.undo)
+    answers = yield Ask(cohort, "train", body, round=round, attempt=attempt, quorum=quorum, deadline_s=deadline_s, fold=fold)
+    replies = [a for a in answers if isinstance(a, Reply)]
+    lost = sorted((a for a in answers if isinstance(a, Lost)), key=lambda a: a.client)
+    back = np.concatenate([r.clients for r in replies]) if replies else cohort[:0]
+    down = len(cohort) * size_bytes(body)
+    up = sum(r.sent for r in replies)
+    counts = [stack(replies, name) if replies else torch.zeros(0) for name in COUNTS]
+    if len(back) < max(1, quorum):
+        return Round(server, rule, back, *counts, lost, up, down, enough=False)
+
+    weights = counts[0].double() if algorithm.weights == "samples" else torch.ones(len(back), dtype=torch.float64)
+    if fold:
+        rows: Slots = {name: torch.stack([r.body[name][0].double() for r in replies]).sum(0) for name in sends}
+    else:
+        rows = algorithm.uplink.undo({name: stack(replies, name) for name in sends})
+    mean, rule = algorithm.aggregate.reduce(rows, weights, rule)
+    mean["share"] = torch.tensor(len(back) / population, dtype=torch.float64)
+    state = algorithm.server.apply(server, mean)
+    if "buffers" in server:  # running statistics move by their mean change, past the server's optimiser
+        state = state | {"buffers": (server["buffers"] + mean["buffers"]).to(server["buffers"].dtype)}
+    return Round(state, rule, back, *counts, lost, up, down, enough=True)

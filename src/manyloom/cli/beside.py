@@ -1,0 +1,36 @@
+"""`run --baselines`: what the run is compared with, as events beside its own."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from manyloom.cli.out import Out
+from manyloom.job import baseline
+from manyloom.job.job import Job
+from manyloom.runtime.local import Local
+from manyloom.track.store import Store
+
+
+def compare(out: Out, job: Job, folder: Path, stop: Callable[[], bool]) -> bool:
+    """Train each client alone and all pooled, judge them on the run's held-out rows, and add that to its events.
+
+    False if `stop` said so before all was done; nothing is added then.
+    """
+    began, judged = time.perf_counter(), dict[int, baseline.Judged]()
+    for client, _, found in baseline.each_alone(job, Local):
+        judged[client] = found
+        if stop():
+            return False
+    alone = baseline.of_local(judged, seconds=time.perf_counter() - began)
+    pooled = baseline.pooled(job, Local)
+    _append(out.home, folder.name, [alone.to_json(), pooled.to_json()])
+    return True
+
+
+def _append(home: Path, run: str, events: list[Mapping[str, Any]]) -> None:
+    with Store.open(home) as store, store.resume(store.resolve(run)) as writer:
+        for event in events:
+            writer.append(event)

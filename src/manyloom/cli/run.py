@@ -1,0 +1,253 @@
+"""`run` and `resume`: a job to its end, shown while it goes on, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from typer import Argument, Option
+
+from manyloom.cli.complain import Fault
+from manyloom.cli.out import Next, Out, complete_jobs, complete_runs, dumps, shown, write
+from manyloom.cli.parse import job_path, overrides
+from manyloom.cli.process import Stop, settle
+from manyloom.core.errors import ManyloomError, Problem, bad
+
+if TYPE_CHECKING:
+    from manyloom.job.events import Event
+    from manyloom.job.job import Job
+    from manyloom.track.folder import Folder
+
+Start = Callable[[Callable[[], bool]], "Iterator[Event]"]
+"""Begins a run; the argument is asked after each round whether to stop."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """How a run ended, as far as this process saw it.
+
+    Args:
+        status: done, stopped, interrupted or failed.
+        run: its name; empty if it never began.
+        folder: where it lies.
+        code: the exit code.
+        now: whether a second signal ended it in the middle of a round.
+        result: what Python gets, None after an interruption.
+    """
+
+    status: str
+    run: str
+    folder: Path | None
+    code: int
+    now: bool = False
+    result: Any = None
+
+
+def run(
+    out: Out,
+    job: Annotated[str, Argument(metavar="JOB", autocompletion=complete_jobs,
+                                 help="a job file, or a shipped job: heart, digits")],
+    changes: Annotated[list[str] | None, Argument(metavar="TABLE.KEY=VALUE ...",
+                                                  help="changes to it, as in algorithm.lr=0.1")] = None,
+    baselines: Annotated[bool, Option("--baselines",
+                                      help="compare with each client alone and with all records pooled")] = False,
+    name: Annotated[str | None, Option("--name", metavar="NAME", help="call the run so instead of after the job")] = None,
+    events: Annotated[Path | None, Option("--events", metavar="FILE", help="write each event there too, a JSON line each")] = None,
+    fast: Annotated[bool, Option("--fast", help="only try it: one round, one batch a client")] = False,
+) -> int:  # fmt: skip
+    """Run a job, show how it goes, and keep what it leaves behind.
+
+    Ctrl-C finishes the round and keeps the run resumable; a second one stops at once.
+    """
+    given = overrides(changes or [], f"manyloom run {job}")
+    path = job_path(job)
+    settle()
+    from manyloom import session
+    from manyloom.job.job import Job as Record
+
+    if name is not None:
+        given["job.name"] = name
+    if fast:
+        given |= {"job.rounds": 1, "algorithm.steps": 1}
+    made = Record.from_toml(str(path), given, str(out.data_dir) if out.data_dir else None)
+    ran = execute(out, lambda stop: session.run(made, home=out.home, stop=stop), events=events)
+    if baselines and ran.status in ("done", "stopped") and ran.folder is not None:
+        ran = _with_baselines(out, made, ran)
+    return finish(out, ran, again=f"manyloom run {job}", baselines=baselines)
+
+
+def resume(
+    out: Out,
+    run: Annotated[str, Argument(metavar="RUN", autocompletion=complete_runs,
+                                 help='a run\'s name, a unique prefix of it, or "last"')],
+    rounds: Annotated[int | None, Option("--rounds", metavar="N", min=1,
+                                         help="go on to round N; this changes the job and its digest")] = None,
+    events: Annotated[Path | None, Option("--events", metavar="FILE", help="write each event there too, a JSON line each")] = None,
+) -> int:  # fmt: skip
+    """Go on with a run from its last checkpoint, bit for bit as if it had not stopped."""
+    from manyloom.track.store import Store
+
+    with Store.open(out.home) as store:
+        folder = store.resolve(run)
+    settle()
+    from manyloom import session
+
+    ran = execute(out, lambda stop: session.resume(folder.name, home=out.home, rounds=rounds, stop=stop),
+                  events=events, before=folder)  # fmt: skip
+    return finish(out, ran, again="", resumed=True)
+
+
+# ---- while it goes on
+
+
+def execute(out: Out, start: Start, *, events: Path | None = None, before: Folder | None = None) -> Ran:
+    """Go through a run's events and show them on standard error.
+
+    Args:
+        out: the flags.
+        start: begins the run.
+        events: a file that gets every event too.
+        before: the folder of a run that goes on, so that its past is shown.
+    """
+    from manyloom.track.progress import progress
+
+    mode = "quiet" if out.quiet else "plain" if out.plain else "auto"
+    display = progress(mode, otherwise="plain", ending=False, color=not out.no_color)
+    assert display is not None
+    stop = Stop(lambda text: _above(display, text))
+    copy = _opened(events)
+    name, status, result, now = before.name if before else "", "interrupted", None, False
+    if before is not None:
+        _past(display, before)
+    try:
+        with display, stop:
+            try:
+                for event in start(stop):
+                    told = event.to_json()
+                    name = told.get("run") or name if told["type"] == "run_started" else name
+                    if told["type"] == "round_started":
+                        stop.round = told["round"]
+                    display.feed(told)
+                    if copy is not None:
+                        copy.write(json.dumps(told, ensure_ascii=False) + "\n")
+                        copy.flush()
+                    if told["type"] == "run_done":
+                        status, result = told["status"], getattr(event, "result", None)
+            except KeyboardInterrupt:
+                now = True
+    except (ManyloomError, BrokenPipeError):
+        raise
+    except Exception as error:
+        if name:
+            raise Fault(out.home / "runs" / name) from error
+        raise
+    finally:
+        if copy is not None:
+            copy.close()
+    code = {"failed": 1, "interrupted": stop.code or 130}.get(status, 0)
+    return Ran(status, name, out.home / "runs" / name if name else None, code, now, result)
+
+
+def _opened(path: Path | None) -> Any:
+    if path is None:
+        return None
+    try:
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise bad("unwritable", f"can't write events to {path}", got=error.strerror, mend="give another file") from error
+
+
+def _above(display: Any, text: str) -> None:
+    """A line that stays, above a live display."""
+    console = getattr(display, "console", None)
+    if console is not None:
+        console.print(text, markup=False, soft_wrap=True)
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _past(display: Any, folder: Folder) -> None:
+    """Tell a display what a run did before, without printing it."""
+    for event in folder.events():
+        if event.get("type") in ("run_started", "planned", "evaluated", "round_done"):
+            display.view.feed(event, time.monotonic())
+
+
+# ---- when it is over
+
+
+def finish(out: Out, ran: Ran, *, again: str, resumed: bool = False, baselines: bool = False) -> int:
+    """Say how a run ended, on standard output, and give the exit code."""
+    from manyloom.track import record
+    from manyloom.track.document import summary
+    from manyloom.track.folder import Folder
+
+    if ran.folder is None or not (ran.folder / "run.json").is_file():
+        out.warn("interrupted before the run began; nothing was saved")
+        if out.json:
+            problem = Problem("interrupted", "interrupted before the run began", mend=again or None)
+            write(dumps({"schema": "manyloom.error/1", "ok": False, "errors": [problem.to_json()],
+                         "next": [again] if again else []}))  # fmt: skip
+        return ran.code
+    from manyloom.cli import ending
+
+    folder = Folder(ran.folder)
+    found = record.read(folder)
+    error = _error(found)
+    commands = _next(found)
+    document: dict[str, Any] = {**summary(folder), "error": error.to_json() if error else None}
+    if resumed:
+        document["resumed_from"] = found.resumed[-1] if found.resumed else 0
+    if error is not None:
+        out.warn(ending.failed(error, found))
+    human = ending.human(found, shown(ran.folder), plain=out.plain or not sys.stderr.isatty(), now=ran.now,
+                         baselines=baselines)  # fmt: skip
+    out.emit(document, human, made=ran.run, next=[] if error else commands, ok=ran.code == 0)
+    return ran.code
+
+
+def _error(found: Any) -> Problem | None:
+    if found.status != "failed":
+        return None
+    told = found.error if isinstance(found.error, dict) else {}
+    texts = {k: told.get(k) for k in ("got", "where", "rule", "mend")}
+    mend = (texts["mend"] or f"then go on: manyloom resume {found.id}").replace("resume RUN", f"resume {found.id}")
+    return Problem(str(told.get("code") or "failed"), str(told.get("what") or found.reason or "the run failed"),
+                   texts["got"], texts["where"], texts["rule"], mend)  # fmt: skip
+
+
+def _next(found: Any) -> list[Next]:
+    if found.status == "interrupted":
+        return [f"manyloom resume {found.id}"]
+    if found.status == "failed":
+        return [f"manyloom resume {found.id}"]
+    return [f"manyloom show {found.id}", f"manyloom card {found.id}"]
+
+
+# ---- baselines
+
+
+def _with_baselines(out: Out, job: Job, ran: Ran) -> Ran:
+    """Each client alone, then all records pooled: events beside the run's own."""
+    from manyloom.cli.beside import compare
+
+    assert ran.folder is not None
+    began = time.monotonic()
+    with Stop(lambda text: None) as stop:
+        try:
+            took = compare(out, job, ran.folder, lambda: stop.signal is not None)
+        except KeyboardInterrupt:
+            took = False
+    if took:
+        from manyloom.core.text import about
+
+        out.note(f"compare  each {job.federation.client_word[0]} alone, then all records pooled: "
+                 f"done in {about(time.monotonic() - began)}")  # fmt: skip
+        return ran
+    out.note("compare  interrupted: the run is done, without what it is compared with")
+    return Ran(ran.status, ran.run, ran.folder, stop.code or 130, False, ran.result)

@@ -1,0 +1,1 @@
+"""The small waist: what everybody must know. No I/O."""

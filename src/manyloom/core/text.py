@@ -1,0 +1,328 @@
+"""How numbers, names and events are written: one formatter for each kind, used by all that people read.
+
+Terminal, report, card and `print(event)` take their words from here, so a figure never has two spellings.
+Nothing here imports more than the standard library.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from manyloom.core.numbers import UNKNOWN as UNKNOWN
+from manyloom.core.numbers import about as about
+from manyloom.core.numbers import clock as clock
+from manyloom.core.numbers import count as count
+from manyloom.core.numbers import digest as digest
+from manyloom.core.numbers import epsilon as epsilon
+from manyloom.core.numbers import factor as factor
+from manyloom.core.numbers import finite as finite
+from manyloom.core.numbers import number as number
+from manyloom.core.numbers import percent as percent
+from manyloom.core.numbers import seconds as seconds
+from manyloom.core.numbers import short as short
+from manyloom.core.numbers import signed as signed
+from manyloom.core.numbers import size as size
+
+Event = Mapping[str, Any]
+"""One event of a run, as `events.jsonl` holds it."""
+
+_LABELS = {"auc": "AUC", "f1": "F1", "rmse": "RMSE", "mae": "MAE", "r2": "R²"}
+_ALGORITHMS = {
+    "fedavg": "FedAvg",
+    "fedprox": "FedProx",
+    "scaffold": "SCAFFOLD",
+    "fedavgm": "FedAvgM",
+    "fedadam": "FedAdam",
+    "fedyogi": "FedYogi",
+    "fedadagrad": "FedAdagrad",
+}
+LOWER_IS_BETTER = frozenset({"loss", "rmse", "mae", "mse", "perplexity"})
+"""Metrics of which less is better."""
+
+
+# ---- words
+
+
+def plural(n: float, words: Sequence[str]) -> str:
+    """A count with its word; `words` is (singular, plural).
+
+    >>> plural(1, ("hospital", "hospitals")), plural(4812, ("row", "rows"))
+    ('1 hospital', '4 812 rows')
+    """
+    return f"{count(n)} {words[0] if n == 1 else words[1]}"
+
+
+def listed(items: Iterable[str], word: str = "and", most: int = 6) -> str:
+    """Names in a sentence.
+
+    >>> listed(["a", "b", "c"]), listed("abcdefgh", most=3)
+    ('a, b and c', 'a, b, c and 5 more')
+    """
+    names = list(items)
+    if len(names) > most:
+        return f"{', '.join(names[:most])} {word} {len(names) - most} more"
+    return f" {word} ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names)
+
+
+def metric(name: str) -> str:
+    """A metric's name in a sentence.
+
+    >>> metric("auc"), metric("accuracy"), metric("r2")
+    ('AUC', 'accuracy', 'R²')
+    """
+    return _LABELS.get(name, name)
+
+
+def algorithm(name: object) -> str:
+    """An algorithm's name as its paper writes it.
+
+    >>> algorithm("fedavg"), algorithm("my_module:mine")
+    ('FedAvg', 'my_module:mine')
+    """
+    return _ALGORITHMS.get(str(name), str(name))
+
+
+def slug(name: str) -> str:
+    """A name without blanks, for plain lines that `awk` reads.
+
+    >>> slug("Long Beach VA")
+    'long-beach-va'
+    """
+    return re.sub(r"[\s/\\]+", "-", printable(name).strip().lower()) or "-"
+
+
+def printable(value: str) -> str:
+    """Text without line ends and control characters: a name from data must not move a terminal's cursor."""
+    return "".join(c if c.isprintable() else " " for c in value)
+
+
+def metrics_line(metrics: Mapping[str, object], watch: str | None = None, most: int = 3) -> str:
+    """Metrics in a sentence, the watched one first.
+
+    >>> metrics_line({"loss": 0.413, "accuracy": 0.83, "auc": 0.8891}, "auc")
+    'AUC 0.889, accuracy 0.830, loss 0.413'
+    """
+    return ", ".join(f"{metric(k)} {number(metrics[k])}" for k in ordered(metrics, watch)[:most])
+
+
+def ordered(metrics: Iterable[str], watch: str | None = None) -> list[str]:
+    """Metric names as they are shown: the watched one, the others, loss last.
+
+    >>> ordered(["loss", "accuracy", "auc"], "auc")
+    ['auc', 'accuracy', 'loss']
+    """
+    return sorted(metrics, key=lambda name: (name != watch, name == "loss"))
+
+
+# ---- layout
+
+
+def field(label: str, value: str, width: int = 80) -> str:
+    """A word of at most eight letters, then the value, wrapped under itself.
+
+    >>> print(field("plan", "20 rounds, about 2 s, 0.9 kB up a round, no privacy", 40))
+    plan     20 rounds, about 2 s, 0.9 kB up
+             a round, no privacy
+    """
+    lines: list[str] = []
+    for part in value.split("\n"):
+        wrap = textwrap.TextWrapper(max(20, width - 9), break_long_words=False, break_on_hyphens=False)
+        lines += wrap.wrap(part) or [""]
+    starts = [label.ljust(8) + " ", *[" " * 9] * len(lines)]
+    return "\n".join((start + line).rstrip() for start, line in zip(starts, lines))
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
+    """A table: the columns in `left` on the left (names), the others on the right (numbers).
+
+    >>> print(columns(["run", "auc"], [["heart-k3q9", "0.889"], ["trial-2xh7", "0.70"]]))
+    run           auc
+    heart-k3q9  0.889
+    trial-2xh7   0.70
+    """
+    cells = [list(head), *[list(row) for row in rows]]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
+    lines = [
+        "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths)))
+        for row in cells
+    ]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def bar(share: float, width: int = 34, ascii: bool = False) -> str:
+    """A bar that reads without colour: done `━`, not yet `─`.
+
+    >>> bar(0.68, 10), bar(1.0, 4), bar(0.5, 8, ascii=True)
+    ('━━━━━━╸───', '━━━━', '####....')
+    """
+    share = min(1.0, max(0.0, share))
+    if ascii:
+        done = int(share * width + 1e-9)
+        return "#" * done + "." * (width - done)
+    halves = int(share * width * 2 + 1e-9)
+    full, half = divmod(halves, 2)
+    return "━" * full + "╸" * half + "─" * (width - full - half)
+
+
+def sparkline(values: Sequence[object], width: int = 28) -> str:
+    """A curve in at most `width` cells; more values are met by the mean of each cell's.
+
+    >>> sparkline([1, 2, 3, 4]), sparkline([5, 5]), sparkline([])
+    ('▁▃▆█', '▁▁', '')
+    """
+    known = [v for v in map(finite, values) if v is not None]
+    if not known:
+        return ""
+    n = min(width, len(known))
+    ends = [round(i * len(known) / n) for i in range(n + 1)]
+    means = [sum(known[a:b]) / (b - a) for a, b in zip(ends, ends[1:])]
+    low, high = min(means), max(means)
+    span = high - low
+    if span <= 1e-12 * max(1.0, abs(high)):
+        return "▁" * n
+    return "".join("▁▂▃▄▅▆▇█"[min(7, round((v - low) / span * 7))] for v in means)
+
+
+# ---- events
+
+
+def plain_line(event: Event) -> str | None:
+    """One event as plain mode prints it, or None for those it passes over.
+
+    The first word is fixed, the rest is `key value` pairs, so that `grep ^round` and `awk` work. What an
+    event does not carry itself (how many rounds there are, a client's name) may stand in it under `rounds`,
+    `metrics`, `asked`, `epsilon` and `name`; otherwise it is left out.
+
+    >>> plain_line({"type": "round_done", "round": 12, "rounds": 30, "metrics": {"loss": 0.412, "auc": 0.871},
+    ...             "asked": 10, "back": 10, "seconds": 0.11, "bytes_up": 4560})
+    'round    12/30 loss 0.412 auc 0.871 clients 10/10 up 4.6kB 0.11s'
+    """
+    write = _LINES.get(str(event.get("type")))
+    return None if write is None else write(event)
+
+
+def event_line(event: Event) -> str:
+    """One event as a line, whatever its type: what `print(event)` shows.
+
+    >>> event_line({"type": "phase", "round": 1, "phase": "train"})
+    'phase    1 train'
+    """
+    line = plain_line(event)
+    if line is not None:
+        return line
+    kind = str(event.get("type", "event"))
+    word, rest = _WORDS.get(kind, (kind[:8], ()))
+    told = [_shown(event[k]) for k in rest if event.get(k) is not None]
+    return " ".join([word.ljust(8), *([_at(event)] if "round" in event else []), *told]).rstrip()
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Mapping):
+        pairs = cast("Mapping[str, object]", value).items()
+        return " ".join(f"{k} {number(v)}" for k, v in pairs if finite(v) is not None)
+    if isinstance(value, (list, tuple)):
+        return f"{len(cast('Sequence[object]', value))} clients"
+    return f"{value:g}" if isinstance(value, float) else printable(str(value))
+
+
+def _at(event: Event) -> str:
+    done, of = event.get("round"), event.get("rounds")
+    return f"{done}/{of}" if of else str(done)
+
+
+def _who(event: Event) -> str:
+    name = event.get("name")
+    return slug(name) if isinstance(name, str) else str(event.get("client", "?"))
+
+
+def _pairs(pairs: Mapping[str, object]) -> list[str]:
+    return [f"{k}={v}" for k, v in pairs.items() if v is not None]
+
+
+def population(started: Event) -> int:
+    """How many clients a run has, of its `run_started`."""
+    summary: Mapping[str, Any] = started.get("population") or {}
+    return len(started.get("clients") or ()) or int(summary.get("clients", 0))
+
+
+def _run_started(e: Event) -> str:
+    names = [str(e[k]) for k in ("run", "algorithm") if e.get(k)]
+    told = _pairs({"clients": population(e), **{k: e.get(k) for k in ("rounds", "seed", "runtime")}})
+    return " ".join(["run     ", *names, *told])
+
+
+def _planned(e: Event) -> str:
+    privacy: Mapping[str, object] = e.get("privacy") or {}
+    took = finite(e.get("seconds_estimate"))
+    told = [] if took is None else [f"seconds={took:.2g}" if took < 10 else f"seconds={took:.0f}"]
+    told += _pairs({"bytes_up_round": e.get("bytes_up_round")})
+    found = {k: finite(privacy.get(k)) for k in ("epsilon", "budget")}
+    told += [f"{k}={v:.3f}" for k, v in found.items() if v is not None]
+    return " ".join(["plan    ", *told]).rstrip()
+
+
+def _round_done(e: Event) -> str:
+    metrics: Mapping[str, object] = e.get("metrics") or {}
+    names = [*(["loss"] if "loss" in metrics else []), *ordered(metrics.keys() - {"loss"}, e.get("watch"))]
+    told = [f"{k} {number(metrics[k])}" for k in names[:3]]
+    back, asked = e.get("back"), e.get("asked")
+    if isinstance(back, int):
+        told.append(f"clients {back}/{asked if isinstance(asked, int) else back + int(e.get('lost') or 0)}")
+    if e.get("epsilon") is not None:
+        told.append(f"eps {epsilon(e['epsilon'])}")
+    if e.get("bytes_up") is not None:
+        told.append("up " + size(e["bytes_up"]).replace(" ", ""))
+    if e.get("seconds") is not None:
+        told.append(seconds(e["seconds"], 2).replace(" ", ""))
+    return " ".join(["round   ", _at(e), *told])
+
+
+def _why(e: Event) -> str:
+    return printable(str(e.get("text") or e.get("reason")))
+
+
+def _note(e: Event) -> str:
+    return f"{'warning' if e.get('level') == 'warning' else 'note':8} {printable(str(e.get('text', '')))}"
+
+
+def _rejected(e: Event) -> str:
+    return f"rejected {_at(e)} {e.get('metric')} {number(e.get('before'))} to {number(e.get('after'))}"
+
+
+def _run_done(e: Event) -> str:
+    final: Mapping[str, object] = e.get("final") or {}
+    told = _pairs({"rounds": e.get("rounds")})
+    told += [f"{k}={number(v).replace(' ', '')}" for k, v in final.items() if finite(v) is not None]
+    told += [f"seconds={e['seconds']:.1f}"] if finite(e.get("seconds")) is not None else []
+    told += [f"reason={slug(str(e['reason']))}"] if e.get("reason") else []
+    return " ".join([str(e.get("status", "done")).ljust(8), *told]).rstrip()
+
+
+_LINES: dict[str, Callable[[Event], str]] = {
+    "run_started": _run_started,
+    "planned": _planned,
+    "statistics": lambda e: f"stats    columns={e.get('columns')} bytes_up={e.get('bytes_up')}",
+    "round_done": _round_done,
+    "client_lost": lambda e: f"lost     {_at(e)} {_who(e)}: {_why(e)}",
+    "client_filtered": lambda e: f"filtered {_at(e)} {_who(e)}: {e.get('rule')}",
+    "client_skipped": lambda e: f"skipped  {_who(e)}: {_why(e)}",
+    "round_failed": lambda e: f"failed   {_at(e)} attempt {e.get('attempt', 0)}: {_why(e)}",
+    "round_rejected": _rejected,
+    "resumed": lambda e: f"resumed  from round {e.get('from_round')}",
+    "note": _note,
+    "run_done": _run_done,
+}
+_WORDS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "round_started": ("start", ("cohort",)),
+    "phase": ("phase", ("phase",)),
+    "client_done": ("client", ("client", "samples", "seconds")),
+    "evaluated": ("judged", ("split", "metrics")),
+    "released": ("released", ("what", "epsilon")),
+    "saved": ("saved", ("path",)),
+    "baseline": ("baseline", ("kind", "metrics")),
+    "missing": ("missing", ()),
+    "cohort": ("cohort", ()),
+}

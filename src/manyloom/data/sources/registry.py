@@ -1,0 +1,182 @@
+"""Which sources there are. The facts are here, without torch; a source's code is imported when it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from types import MappingProxyType
+from typing import TYPE_CHECKING, cast
+
+from manyloom.core.errors import bad
+from manyloom.core.places import load
+from manyloom.core.validate import nearest
+from manyloom.data.sources.info import SourceInfo
+
+if TYPE_CHECKING:
+    from manyloom.data.federation import Federation
+
+HEART_DISEASE = SourceInfo(
+    "heart-disease",
+    "UCI Heart Disease",
+    "CC BY 4.0",
+    "Janosi, Steinbrunn, Pfisterer, Detrano; UCI Machine Learning Repository, doi:10.24432/C52P4X",
+    "Detrano et al. 1989, American Journal of Cardiology",
+    natural="4 hospitals",
+    samples=920,
+    task="2 classes",
+    where="ships with Manyloom",
+    standardise=True,
+)
+DIGITS = SourceInfo(
+    "digits",
+    "Optical Recognition of Handwritten Digits",
+    "CC BY 4.0",
+    "Alpaydin, Kaynak; UCI Machine Learning Repository, doi:10.24432/C50P49",
+    samples=1797,
+    task="10 classes",
+    where="scikit-learn",
+)
+BREAST_CANCER = SourceInfo(
+    "breast-cancer",
+    "Breast Cancer Wisconsin (Diagnostic)",
+    "CC BY 4.0",
+    "Wolberg, Mangasarian, Street, Street; UCI Machine Learning Repository, doi:10.24432/C5DW2B",
+    samples=569,
+    task="2 classes",
+    where="scikit-learn",
+    standardise=True,
+)
+SYNTHETIC = SourceInfo(
+    "synthetic", "Made when asked", task="10 classes", natural="as many as asked", where="made"
+)
+MNIST = SourceInfo(
+    "mnist",
+    "MNIST by writer",
+    "CC BY-SA 3.0; writer ids: BSD style (QMNIST)",
+    "LeCun, Cortes, Burges; writer ids: Yadav, Bottou, QMNIST",
+    "LeCun et al. 1998, Proceedings of the IEEE; Yadav and Bottou 2019, NeurIPS",
+    natural="539 writers",
+    samples=70_000,
+    task="10 classes",
+    where="needs --data-dir",
+    own_test=True,
+    folder="vision/mnist",
+    files=(
+        ("train-images-idx3-ubyte.gz", "71524e2cd1ad2968737f7f2f2ff69cbfc32df8ccddff51593f7cb2d4e0eb5b64"),
+        ("train-labels-idx1-ubyte.gz", "fe03b8bd7915f70bf5aa08be480aa413fbd85afcaa58b35d230d335f284fd88e"),
+        ("t10k-images-idx3-ubyte.gz", "5634745efa576a17e7d4cf5cd9d09123c75e6538e5114267c2d156edaf519341"),
+        ("t10k-labels-idx1-ubyte.gz", "ae18e77e031ccde52407f794d123116439864147d33ac992975f85dd4dc42af6"),
+        (
+            "qmnist-train-labels-idx2-int.gz",
+            "2c05dc77f6b916b38e455e97ab129a42a444f3dbef09b278a366f82904e0dd9f",
+        ),
+    ),
+)
+FASHION_MNIST = SourceInfo(
+    "fashion-mnist",
+    "Fashion-MNIST",
+    "MIT",
+    "Zalando SE",
+    "Xiao, Rasul, Vollgraf 2017, arXiv:1708.07747",
+    samples=70_000,
+    task="10 classes",
+    where="needs --data-dir",
+    own_test=True,
+    folder="vision/fashion_mnist",
+    files=(
+        ("train-images-idx3-ubyte.gz", "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7"),
+        ("train-labels-idx1-ubyte.gz", "0ae29f65d86684f32d1b9c85147786c547b9c6aebcaf235f0400a0cce308b056"),
+        ("t10k-images-idx3-ubyte.gz", "cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa"),
+        ("t10k-labels-idx1-ubyte.gz", "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05"),
+    ),
+)
+SHAKESPEARE = SourceInfo(
+    "shakespeare",
+    "The plays of Shakespeare, by role",
+    "public domain",
+    "The Complete Works of William Shakespeare, MIT",
+    "Caldas et al. 2018, arXiv:1812.01097 (roles as clients)",
+    natural="820 roles",
+    task="next of 78 characters",
+    where="needs --data-dir",
+    folder="mobile/shakespeare_by_role",
+    files=(
+        ("shakespeare_mit_html.tar.xz", "2be686d36c199d440bb96fa20597f68f8ea4d1dce7609d0f8d6a66de34add2e1"),
+    ),
+)
+CSV = SourceInfo(
+    "csv",
+    "Your own CSV files",
+    natural="by key, or a file each",
+    task="by label",
+    where="your files",
+    standardise=True,
+)
+PARQUET = SourceInfo(
+    "parquet",
+    "Your own Parquet files",
+    natural="by key, or a file each",
+    task="by label",
+    where='your files; pip install "manyloom[parquet]"',
+    standardise=True,
+)
+HUGGINGFACE = SourceInfo(
+    "huggingface",
+    "A set of the Hugging Face hub",
+    natural="by key",
+    task="by label",
+    where='pip install "manyloom[huggingface]"',
+)
+
+INFOS: Mapping[str, SourceInfo] = MappingProxyType(
+    {
+        i.name: i
+        for i in (
+            HEART_DISEASE,
+            DIGITS,
+            BREAST_CANCER,
+            SYNTHETIC,
+            MNIST,
+            FASHION_MNIST,
+            SHAKESPEARE,
+            CSV,
+            PARQUET,
+            HUGGINGFACE,
+        )
+    }
+)
+_PLACES = {
+    "heart-disease": "heart_disease:heart_disease",
+    "digits": "sklearn:digits",
+    "breast-cancer": "sklearn:breast_cancer",
+    "synthetic": "synthetic:synthetic",
+    "mnist": "images:mnist",
+    "fashion-mnist": "images:fashion_mnist",
+    "shakespeare": "shakespeare:shakespeare",
+    "csv": "files:csv",
+    "parquet": "files:parquet",
+    "huggingface": "huggingface:huggingface",
+}
+
+
+def sources() -> Mapping[str, SourceInfo]:
+    """The named sources and what they say of themselves; `source(name)` gives the function."""
+    return INFOS
+
+
+def source(name: str) -> Callable[..., Federation]:
+    """The function of a source: its name, or `module:function` (which returns a Federation)."""
+    if name in _PLACES:
+        module, function = _PLACES[name].split(":")
+        return cast(
+            "Callable[..., Federation]", getattr(import_module(f"manyloom.data.sources.{module}"), function)
+        )
+    if ":" in name:
+        return cast("Callable[..., Federation]", load(name, "source", "[data]"))
+    near = nearest(name, _PLACES)
+    raise bad(
+        "unknown-name",
+        f'there is no data source "{name}"',
+        got=f'source = "{name}" in [data]',
+        mend=(f'did you mean "{near}"? ' if near else "") + "All names: manyloom data",
+    )

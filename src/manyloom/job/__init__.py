@@ -1,0 +1,1 @@
+"""Job, TOML <-> job, plan, run loop, events, checkpoint."""

@@ -1,0 +1,280 @@
+"""A job: everything that decides the result of a run, as one record."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Annotated, ClassVar, Literal, NamedTuple, cast
+
+import numpy as np
+
+from manyloom.core.errors import BadInput, Problem, bad
+from manyloom.core.exchange import Ids
+from manyloom.core.metrics import METRICS
+from manyloom.core.parts import Algorithm
+from manyloom.core.signature import keys, wrong
+from manyloom.core.task import Shape, Task
+from manyloom.core.validate import Above, AtLeast, IntOrShare, Within, nearest, share_of, show
+from manyloom.data.federation import Federation
+
+
+class Execution(NamedTuple):
+    """Where and how the job runs: `[runtime]`. Not in the digest: it decides speed, not the result.
+
+    Args:
+        name: one client at a time, groups of clients at once, or the rule of the engine.
+        provider: where gradients come from.
+        device: of the model and the data, as torch names it.
+        group: clients at once, K.
+        memory: budget of a process.
+    """
+
+    name: Literal["auto", "sequential", "vectorised"] = "auto"
+    provider: Literal["autograd", "vmap"] | None = None
+    device: str = "cpu"
+    group: Annotated[int | None, AtLeast(1)] = None
+    memory: str = "2 GiB"
+
+
+class Simulate(NamedTuple):
+    """Faults for a simulation: `[simulate]`.
+
+    Args:
+        dropout: chance that a client's reply is lost, each round.
+        drop: exactly these are lost: "round:client" pairs, the client by name or number.
+    """
+
+    dropout: Annotated[float, Within(0, 1)] = 0.0
+    drop: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """Who learns what, how long, and how: `[job]`.
+
+    Args:
+        task: module, loss, metrics.
+        algorithm: a recipe of `manyloom.algorithms`.
+        federation: the clients and their data.
+        rounds: counted from 1.
+        seed: of everything that is drawn but privacy's secrets.
+        cohort: clients asked a round: a number, a share, or all.
+        sampling: fixed size without replacement, or each client on its own ("poisson").
+        quorum: the least replies, of those asked.
+        min_available: a round waits until so many clients are reachable.
+        retries: further attempts of a round below quorum.
+        failed_round: after that: end as failed, resumable; or keep the model and go on.
+        deadline_s: seconds an ask may take.
+        eval_every: evaluation after every k-th round and the last; with 1 also before round 1.
+        eval_cohort: clients that evaluate: a number, a share, or all.
+        watch: what early stopping, best checkpoint and sweep look at.
+        stop_at: stop when `watch` reaches it.
+        patience: stop after so many evaluations without a better `watch`.
+        name: runs are called `<name>-<4 signs>`.
+        simulate: faults, in a simulation.
+        execution: where and how; not in the digest.
+        card: what only a person knows: use, misuse, contact, licence; not in the digest.
+        base: folder of the job file, where its relative paths and modules are looked up; not in the digest.
+    """
+
+    PARTS: ClassVar = frozenset({"task", "algorithm", "federation", "simulate", "execution", "card", "base"})
+
+    task: Task
+    algorithm: Algorithm
+    federation: Federation
+    _: KW_ONLY
+    rounds: Annotated[int, AtLeast(1)]
+    seed: Annotated[int, AtLeast(0)] = 0
+    cohort: IntOrShare | None = None
+    sampling: Literal["uniform", "poisson"] = "uniform"
+    quorum: IntOrShare = 2 / 3
+    min_available: Annotated[int | None, AtLeast(1)] = None
+    retries: Literal[0, 1] = 1
+    failed_round: Literal["stop", "skip"] = "stop"
+    deadline_s: Annotated[float, Above(0)] = 3600.0
+    eval_every: Annotated[int, AtLeast(1)] = 1
+    eval_cohort: IntOrShare | None = None
+    watch: str | None = None
+    stop_at: float | None = None
+    patience: Annotated[int | None, AtLeast(1)] = None
+    name: str = "job"
+    simulate: Simulate = Simulate()
+    execution: Execution = Execution()
+    card: Mapping[str, str] = field(default_factory=dict[str, str])
+    base: str = ""
+
+    def __post_init__(self) -> None:
+        found = wrong(keys(Job), {k: getattr(self, k) for k in SETTINGS}, "job")
+        found += wrong(keys(Simulate), self.simulate._asdict(), "simulate")
+        found += wrong(keys(Execution), self.execution._asdict(), "runtime")
+        found = found or _against_population(self)
+        if found:
+            raise BadInput(*found)
+
+    # ---- what follows from the rest
+
+    @property
+    def eligible(self) -> Ids:
+        """The clients that have a row to train on."""
+        return np.flatnonzero(self.federation.sizes > 0).astype(np.int64)
+
+    @property
+    def cohort_size(self) -> int:
+        n = len(self.eligible)
+        return n if self.cohort is None else share_of(self.cohort, n)
+
+    @property
+    def rate(self) -> float:
+        """q of Poisson sampling: the share, or m/N."""
+        if self.cohort is None:
+            return 1.0
+        return self.cohort if isinstance(self.cohort, float) else self.cohort / max(1, len(self.eligible))
+
+    def quorum_of(self, asked: int) -> int:
+        """The least replies of so many asked."""
+        return max(1, min(asked, share_of(self.quorum, asked)))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        return tuple(self.task.metrics)
+
+    @property
+    def watched(self) -> str:
+        """`watch`, or the first of auc, accuracy, rmse that is measured, or the loss."""
+        return self.watch or next((m for m in ("auc", "accuracy", "rmse") if m in self.metrics), "loss")
+
+    # ---- as data
+
+    @property
+    def tables(self) -> dict[str, dict[str, object]]:
+        """The job as TOML tables with every default filled in; `unnamed-part` if a part has no name."""
+        fed, task = self.federation.tables, self.task.table
+        for part, table in (("federation", fed), ("task", task)):
+            if table is None:
+                raise bad("unnamed-part", f"the {part} has no name that a job file could give",
+                          rule="a job file holds names; a lambda, a tensor or a local function has none",
+                          mend="write it as module:function, as in [model] name = \"my_models:net\"")  # fmt: skip
+        job = {k: getattr(self, k) for k in SETTINGS} | {"watch": self.watched}
+        out: dict[str, dict[str, object]] = {"job": job}
+        out |= {k: dict(v) for k, v in cast("Mapping[str, Mapping[str, object]]", fed).items()}
+        out["model"] = dict(cast("Mapping[str, object]", task))
+        out |= {k: dict(v) for k, v in self.algorithm.tables.items()}
+        out["simulate"] = self.simulate._asdict() if self.simulate != Simulate() else {}
+        out["runtime"] = self.execution._asdict()
+        out["card"] = dict(self.card)
+        filled = {t: {k: _plain(v) for k, v in table.items() if v is not None} for t, table in out.items()}
+        return {t: v for t, v in filled.items() if v}
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the job as data: all tables filled in, without [runtime], [card] and data_dir.
+
+        A job whose parts have no names gets the digest of what can be told of it, marked by a leading "~".
+        """
+        try:
+            return digest(self.tables)
+        except BadInput:
+            told = {"job": {k: _plain(getattr(self, k)) for k in SETTINGS if getattr(self, k) is not None}}
+            told |= {k: {n: _plain(x) for n, x in v.items()} for k, v in self.algorithm.tables.items()}
+            return "~" + digest(told)[1:]
+
+    def to_toml(self) -> str:
+        """The job as a TOML file with every default filled in."""
+        from manyloom.job.toml import write
+
+        return write(self.tables)
+
+    @staticmethod
+    def from_toml(path: str, overrides: Mapping[str, object] | None = None, data_dir: str | None = None) -> Job:
+        """The job of a TOML file; overrides are `{"algorithm.lr": 0.1}`. Every problem is told at once."""
+        from manyloom.job.toml import read
+
+        return read(path, overrides or {}, data_dir=data_dir)
+
+    def __repr__(self) -> str:
+        source = self.federation.info.name if self.federation.info else "data"
+        model = self.task.name or "model"
+        return (f"Job({self.algorithm.name}, {model}, {source} x{len(self.federation)}, rounds={self.rounds}, "
+                f"seed={self.seed}, digest={self.digest[:8]})")[:119]  # fmt: skip
+
+
+SETTINGS = tuple(k for k in keys(Job) if k not in Job.PARTS)
+
+
+def digest(tables: Mapping[str, Mapping[str, object]]) -> str:
+    """SHA-256 over the canonical JSON of the tables that decide the result."""
+    kept = {t: {k: v for k, v in table.items() if k != "data_dir"} for t, table in tables.items()
+            if t not in ("runtime", "card")}  # fmt: skip
+    text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return hashlib.sha256(b"mljob1|" + unicodedata.normalize("NFC", text).encode()).hexdigest()
+
+
+def shape_of(federation: Federation) -> Shape:
+    """What a model must fit, once the federation is prepared."""
+    if federation.features is None:
+        raise RuntimeError("the federation is not prepared: its statistics come first")
+    return Shape(tuple(federation.features), federation.classes if federation.target == "class" else None)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in cast("Sequence[object]", value)]
+    return int(value) if isinstance(value, np.integer) else float(value) if isinstance(value, np.floating) else value
+
+
+def _against_population(job: Job) -> list[Problem]:
+    """What can only be judged with the population at hand."""
+    n = len(job.eligible)
+    word = job.federation.client_word[1]
+    found: list[Problem] = []
+    if n == 0:
+        found.append(Problem("empty-client", f"none of {len(job.federation)} {word} has a training row",
+                             mend="check [data] and [partition]"))  # fmt: skip
+    for key in ("cohort", "eval_cohort"):
+        value = getattr(job, key)
+        if isinstance(value, int) and n and value > n:
+            what = "the cohort is larger than the population" if key == "cohort" else f"{key} is larger than the population"
+            found.append(Problem("cohort-too-large", what, f"{key} = {value}, {word} {n}",
+                                 mend=f"set {key} = {n}, or leave it out to ask everyone"))  # fmt: skip
+    if isinstance(job.quorum, int) and n and job.quorum > job.cohort_size:
+        found.append(Problem("out-of-range", "the quorum is larger than the cohort",
+                             f"quorum = {job.quorum}, cohort {job.cohort_size}", mend=f"set quorum = {job.cohort_size}"))  # fmt: skip
+    if job.min_available is not None and n and job.min_available > n:
+        found.append(Problem("out-of-range", "min_available is larger than the population",
+                             f"min_available = {job.min_available}, {word} {n}"))  # fmt: skip
+    if job.sampling == "poisson" and job.cohort is None:
+        found.append(Problem("out-of-range", "poisson sampling needs a cohort", 'sampling = "poisson"',
+                             rule="cohort = 0.1 asks each client with probability 0.1", mend="set cohort"))  # fmt: skip
+    measured = ("loss", *job.metrics)
+    if job.watch is not None and job.watch not in measured:
+        near = nearest(job.watch, measured)
+        found.append(Problem("unknown-name", f'"{job.watch}" is not measured', f"watch = {show(job.watch)} in [job]",
+                             rule="measured: " + ", ".join(measured), mend=f'did you mean "{near}"?' if near else None))  # fmt: skip
+    for m in job.metrics:
+        if METRICS[m].target != job.federation.target:
+            found.append(Problem("metric-target", f"{m} does not fit what is predicted",
+                                 f"metrics = {show(list(job.metrics))}, target = {show(job.federation.target)}",
+                                 mend="classes: accuracy, auc, f1; a number: rmse, mae, r2"))  # fmt: skip
+    if "auc" in job.metrics and job.federation.classes is not None and job.federation.classes != 2:
+        found.append(Problem("metric-target", "auc needs two classes", f"{job.federation.classes} classes",
+                             mend='use metrics = ["accuracy", "f1"]'))  # fmt: skip
+    return found + [p for p in (_drop_problem(job, pair) for pair in job.simulate.drop) if p]
+
+
+def client_index(federation: Federation, name: str) -> int | None:
+    """A client by name (any case) or number."""
+    if name.isdigit() and int(name) < len(federation):
+        return int(name)
+    small = len(federation) <= 100_000
+    return next((i for i, n in enumerate(federation.names) if n.lower() == name.lower()), None) if small else None
+
+
+def _drop_problem(job: Job, pair: str) -> Problem | None:
+    round, _, client = pair.partition(":")
+    if round.isdigit() and client_index(job.federation, client) is not None:
+        return None
+    return Problem("out-of-range", f'can\'t read the fault "{pair}"', f"drop = {show(list(job.simulate.drop))} in [simulate]",
+                   rule='"round:client", the client by name or number', mend='drop = ["3:0"]')  # fmt: skip

@@ -1,0 +1,95 @@
+"""What the job file's specification has and this version doesn't: told by name, never ignored.
+
+Remove an entry when its part exists; a test finds those that were forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from manyloom.core.errors import Problem
+from manyloom.core.validate import show
+
+# table -> what a run without it is
+TABLES: Mapping[str, str] = {
+    "uplink": "updates then travel uncompressed",
+    "downlink": "the model then travels uncompressed",
+    "validation": "no round is then rejected",
+    "privacy": "the run then has no privacy guarantee",
+    "secure": "the hub then sees each update",
+    "attack": "nobody then attacks",
+    "parties": "clients then differ in rows, not in columns",
+    "align": "clients then differ in rows, not in columns",
+    "cut": "clients then differ in rows, not in columns",
+    "lora": "all parameters are then trained",
+}
+# table -> key -> the value that means what this version does anyway (None: there is none)
+KEYS: Mapping[str, Mapping[str, object]] = {
+    "job": {"kind": "horizontal", "over_provision": 1.0, "partial": False, "client_metrics": "auto"},
+    "data": {"ids": None, "id_types": None, "format": None},
+    "model": {"base": None, "dtype": None, "bottom": None, "cut": None, "top": None},
+    "algorithm": {"temperature": None, "alpha": None, "rho": None, "lam": None, "local": None, "adapt": 0,
+                  "buffer": None, "max_staleness": None, "eta": None, "target_client": None},
+    "aggregate": {"f": None, "pre": None, "m": None, "tau": None, "iterations": None, "nu": None, "max_norm": None,
+                  "keep_f": None},
+    "simulate": {"speed": "equal", "speed_sigma": None, "availability": 1.0, "trace": None},
+    "runtime": {"workers": None, "policies": None},
+}  # fmt: skip
+# table, key -> values
+VALUES: Mapping[tuple[str, str], Sequence[str]] = {
+    ("data", "source"): ("jsonl", "text", "default-credit"),
+    ("model", "name"): ("causal-lm", "split-mlp"),
+    ("algorithm", "name"): ("fednova", "feddyn", "moon", "fedsam", "ditto", "fedper", "fedbn", "fedbuff",
+                            "split-learning", "distil", "coral"),
+    ("aggregate", "rule"): ("median", "trimmed-mean", "krum", "multi-krum", "geometric-median", "centred-clipping",
+                            "norm-clipping"),
+    ("runtime", "name"): ("ray", "flower"),
+    ("runtime", "provider"): ("chain", "graph"),
+}  # fmt: skip
+# what to type where a required key is missing
+EXAMPLES: Mapping[tuple[str, str], str] = {
+    ("job", "rounds"): "add rounds = 20 to [job]",
+    ("data", "source"): 'add source = "heart-disease" to [data]; all names: manyloom data',
+    ("model", "name"): 'add name = "logistic" to [model]',
+    ("partition", "scheme"): 'add [partition] with scheme = "dirichlet" and clients = 10',
+    ("partition", "clients"): "add clients = 10 to [partition]",
+    ("data", "path"): 'add path = "rows.csv" to [data]: a file, a folder or a glob',
+    ("data", "label"): 'add label = "outcome" to [data]: the column to predict',
+}
+
+
+def table(name: str) -> Problem:
+    """A table of a later version."""
+    return Problem("not-yet", f"[{name}] is not in this version", f"[{name}]",
+                   mend=f"leave [{name}] out; {TABLES[name]}")  # fmt: skip
+
+
+def neutral(table: str, key: str, value: object) -> bool:
+    """Whether a later key has the value that means what happens anyway."""
+    same = KEYS.get(table, {}).get(key)
+    return same is not None and type(value) in (type(same), int) and value == same
+
+
+def key(table: str, key: str, value: object) -> Problem | None:
+    """A key of a later version."""
+    if key not in KEYS.get(table, {}) or neutral(table, key, value):
+        return None
+    return Problem("not-yet", f"{key} in [{table}] is not in this version", f"{key} = {show(value)}",
+                   mend=f"leave {key} out")  # fmt: skip
+
+
+def value(table: str, key: str, value: object) -> Problem | None:
+    """A value of a later version."""
+    if not isinstance(value, str) or value not in VALUES.get((table, key), ()):
+        return None
+    return Problem("not-yet", f'{key} = "{value}" is not in this version', f"{key} = {show(value)} in [{table}]",
+                   mend=f"leave {key} out")  # fmt: skip
+
+
+def name(table: str, name: str, word: str, names: Sequence[str]) -> Problem | None:
+    """A named part of a later version."""
+    key = {"data": "source", "aggregate": "rule"}.get(table, "name")
+    if name not in VALUES.get((table, key), ()):
+        return None
+    return Problem("not-yet", f'{word} "{name}" is not in this version', f"{key} = {show(name)} in [{table}]",
+                   mend="this version has " + ", ".join(names))  # fmt: skip

@@ -1,0 +1,205 @@
+"""The run: rounds as events. It asks the runtime and yields what happened; nothing that reads can change it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from manyloom.algorithms import evaluation, sample
+from manyloom.algorithms import round as rounds
+from manyloom.core.errors import Problem
+from manyloom.core.exchange import Ids, Runtime, play
+from manyloom.core.metrics import better
+from manyloom.core.slots import Slots
+from manyloom.core.validate import share_of
+from manyloom.job import events as ev
+from manyloom.job.job import Job
+from manyloom.job.prepare import Prepared
+from manyloom.job.state import State
+from manyloom.job.tell import below_quorum, cohort_summary, evaluated, run_started
+
+SHOWN = 256  # cohorts up to this size get an event a client
+
+
+def start(job: Job, ready: Prepared) -> State:
+    """The state before round 1."""
+    server = job.algorithm.server.init(ready.theta) | ready.buffers
+    return State(0, server, job.algorithm.aggregate.init(ready.layout.d), preprocess=ready.slots,
+                 execution=dict(ready.execution))  # fmt: skip
+
+
+def loop(
+    job: Job,
+    runtime: Runtime,
+    ready: Prepared,
+    state: State,
+    *,
+    run: str = "",
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[ev.Event]:
+    """All events of a job from `state` on; the last is `RunDone`, and every `RoundDone` carries the state.
+
+    Args:
+        job: the job.
+        runtime: who answers; `prepare` has opened it.
+        ready: what `prepare` found.
+        state: where to begin: `start`, or a checkpoint.
+        run: the run's name, for the events.
+        stop: asked after each round; True ends the run as interrupted, resumable.
+    """
+    runtime.restore(state.clients)
+    record: dict[str, Any] = {"best": None, "best_round": 0, "since_best": 0, "final": {}} | state.record
+    if state.round == 0:
+        yield run_started(job, ready, run)
+        if ready.preprocess is not None:
+            yield ev.Statistics(len(ready.preprocess.columns), ready.sent_up, ready.sent_down, ready.seconds)
+            for text in ready.preprocess.notes:
+                yield ev.Note("warning", "column-empty", text)
+        for i in job.federation.skipped:
+            yield ev.ClientSkipped(i, job.federation.names[i], "no training row")
+        if job.eval_every == 1:
+            yield from _judge(job, runtime, state.server, 0, record)
+    else:
+        yield ev.Resumed(state.round)
+
+    status, reason = "done", None
+    if record.get("ended"):  # a resumed run that had come to its end already
+        status, reason = record["ended"]
+    while status == "done" and state.round < job.rounds:
+        number = state.round + 1
+        began = time.perf_counter()
+        out = yield from _round(job, runtime, state, number)
+        trained, phases = out.trained, out.phases
+        if out.problem is not None:
+            yield ev.RunDone("failed", out.problem.what, dict(record["final"]), error=out.problem.to_json(), state=state)
+            return
+        state = replace(state, round=number, server=trained.server, rule=trained.rule)
+        judged = number % job.eval_every == 0 or number == job.rounds
+        if judged:
+            yield ev.Phase(number, "evaluate")
+            mark = time.perf_counter()
+            yield from _judge(job, runtime, state.server, number, record)
+            phases["evaluate"] = time.perf_counter() - mark
+            status, reason = _verdict(job, record)
+        if status == "done" and number < job.rounds and stop():
+            status, reason = "interrupted", "asked to stop"
+        if status == "stopped":
+            record["ended"] = [status, reason]
+        state = replace(state, record=dict(record), clients=runtime.snapshot())
+        loss = float(trained.loss.double().mean()) if len(trained.back) else float("nan")
+        yield ev.RoundDone(
+            number, job.rounds, out.attempt, len(trained.back) + len(trained.lost), len(trained.back), len(trained.lost),
+            loss, dict(record["final"]) if judged else None, job.watched, time.perf_counter() - began, phases,
+            out.sent_up, out.sent_down, cohort_summary(trained) if len(trained.back) > SHOWN else None, state)  # fmt: skip
+    yield ev.RunDone(status, reason, dict(record["final"]), state=state)
+
+
+class _Outcome(NamedTuple):
+    """A round with all its attempts; `problem` is why the run can't go on."""
+
+    trained: rounds.Round
+    attempt: int
+    phases: dict[str, float]
+    sent_up: int
+    sent_down: int
+    problem: Problem | None = None
+
+
+def _round(job: Job, runtime: Runtime, state: State, number: int) -> Generator[ev.Event, None, _Outcome]:
+    """One round with its further attempts."""
+    before = state.clients  # what clients remembered: a failed attempt leaves no trace there
+    phases: dict[str, float] = {}
+    up = down = 0
+    trained = _nobody(state)
+    quorum = 0
+    for attempt in range(job.retries + 1):
+        cohort = sample.cohort(job.eligible, job.cohort_size, sampling=job.sampling, rate=job.rate,
+                               seed=job.seed, round=number, purpose=f"cohort/{attempt}")  # fmt: skip
+        quorum = job.quorum_of(len(cohort))
+        yield ev.RoundStarted(number, attempt, cohort.tolist() if len(cohort) <= SHOWN else None, len(cohort), quorum)
+        if not len(cohort):
+            yield ev.Note("info", "cohort-empty", f"round {number} drew nobody; the model stays as it is")
+            return _Outcome(trained, attempt, phases, up, down)
+        yield ev.Phase(number, "train")
+        mark = time.perf_counter()
+        trained = play(
+            rounds.train(job.algorithm, state.server, state.rule, cohort, population=len(job.eligible), round=number,
+                         attempt=attempt, quorum=quorum, deadline_s=job.deadline_s), runtime.ask)  # fmt: skip
+        phases["train"] = phases.get("train", 0.0) + time.perf_counter() - mark
+        up, down = up + trained.sent_up, down + trained.sent_down
+        for lost in trained.lost:
+            name = job.federation.names[lost.client]
+            yield ev.ClientLost(number, lost.client, name, lost.reason, lost.text, lost.traceback)
+        if trained.enough:
+            yield from _clients(number, trained)
+            return _Outcome(trained, attempt, phases, up, down)
+        runtime.restore(before)
+        yield ev.RoundFailed(number, attempt, f"{len(trained.back)} replies, quorum {quorum}")
+    if job.failed_round == "skip":
+        yield ev.Note("warning", "round-skipped", f"round {number} is skipped; the model stays as it is")
+        return _Outcome(trained, job.retries, phases, up, down)
+    return _Outcome(trained, job.retries, phases, up, down, below_quorum(job, number, trained, quorum))
+
+
+def _clients(number: int, trained: rounds.Round) -> Iterator[ev.ClientDone]:
+    if len(trained.back) > SHOWN:
+        return
+    share = trained.sent_up // len(trained.back)
+    for i in np.argsort(trained.back).tolist():
+        yield ev.ClientDone(number, int(trained.back[i]), int(trained.samples[i]), int(trained.steps[i]),
+                            float(trained.loss[i]), share)  # fmt: skip
+
+
+def _nobody(state: State) -> rounds.Round:
+    none = torch.zeros(0)
+    return rounds.Round(state.server, state.rule, np.zeros(0, np.int64), none, none, none, [], 0, 0, enough=False)
+
+
+def _judge(job: Job, runtime: Runtime, server: Slots, number: int, record: dict[str, Any]) -> Iterator[ev.Event]:
+    """Evaluate on the clients' held-out rows, and on the source's own test set where the hub has one."""
+    fed = job.federation
+    model = {"theta": job.algorithm.server.model(server)} | {k: v for k, v in server.items() if k == "buffers"}
+    judges = np.flatnonzero(fed.tests > 0).astype(np.int64)
+    if job.eval_cohort is not None and len(judges):
+        judges = sample.cohort(judges, share_of(job.eval_cohort, len(judges)), sampling="uniform", rate=1.0,
+                               seed=job.seed, round=number, purpose="judges")  # fmt: skip
+    sets: list[tuple[str, Ids]] = [("test", judges)] * bool(len(judges))
+    if fed.own_test and job.task.buffers != "local":
+        sets.append(("own", evaluation.HUB))
+    for split, clients in sets:
+        mark = time.perf_counter()
+        found = play(evaluation.evaluate(clients, model, job.metrics, round=number, deadline_s=job.deadline_s),
+                     runtime.ask)  # fmt: skip
+        yield evaluated(job, found, number, split, time.perf_counter() - mark)
+        if split == "test" or fed.test_mode == "own":
+            record["final"] = {k: float(v) for k, v in found.metrics.items()}
+    _keep_best(job, number, record)
+
+
+def _keep_best(job: Job, number: int, record: dict[str, Any]) -> None:
+    value = record["final"].get(job.watched)
+    if value is None or number == 0:
+        return
+    ahead = value == value and (record["best"] is None or
+                                (value > record["best"] if better(job.watched) == "max" else value < record["best"]))  # fmt: skip
+    if ahead:
+        record.update(best=value, best_round=number, since_best=0)
+    else:
+        record["since_best"] += 1
+
+
+def _verdict(job: Job, record: dict[str, Any]) -> tuple[str, str | None]:
+    """Whether the last evaluation ends the run."""
+    value = record["final"].get(job.watched)
+    if job.stop_at is not None and value is not None:
+        if value >= job.stop_at if better(job.watched) == "max" else value <= job.stop_at:
+            return "stopped", f"{job.watched} {value:.3f} reached the target {job.stop_at:g}"
+    if job.patience is not None and record["since_best"] >= job.patience:
+        times = "evaluation" if job.patience == 1 else "evaluations"
+        return "stopped", f"no better {job.watched} in {job.patience} {times}; best in round {record['best_round']}"
+    return "done", None

@@ -1,0 +1,237 @@
+"""What a job will do, before anything is trained: bytes, clients, skew, steps, time, refusals."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from manyloom.algorithms.round import COUNTS
+from manyloom.core import text as say
+from manyloom.core.exchange import Runtime
+from manyloom.core.slots import size_bytes
+from manyloom.job.job import Job
+from manyloom.job.loop import loop, start
+from manyloom.job.prepare import Prepared, prepare
+
+COUNT_BYTES = 4 * len(COUNTS)  # samples, steps, loss: a float32 each
+LISTED = 12  # federations up to this size are printed client by client
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A dry run: every field is known before round 1; `str()` is what `manyloom plan` prints.
+
+    Args:
+        job: name, digest, toml (None for a job that no file can hold).
+        model: name and number of parameters.
+        clients: name, train and test rows, label counts (of small federations).
+        population: clients, rows, quantiles of sizes.
+        skew: total variation of each client's labels to the whole, and their entropy in bits.
+        bytes: up_round, down_round, up, down; of training, tensors as serialised, of an expected cohort.
+        steps: local steps of an average client a round.
+        seconds_estimate: from rounds that were tried on throw-away state, or None.
+        memory_bytes: of state, rows in work and client memory.
+        execution: what the runtime chose.
+        privacy: the guarantee; None: no protection.
+        warnings: what will work but should be known.
+    """
+
+    job: Mapping[str, Any]
+    model: Mapping[str, Any]
+    clients: list[dict[str, Any]] | None
+    population: Mapping[str, Any]
+    skew: Mapping[str, list[float]]
+    bytes: Mapping[str, int]
+    steps: float
+    seconds_estimate: float | None
+    memory_bytes: int
+    execution: Mapping[str, Any]
+    does: str
+    rounds: int
+    privacy: Mapping[str, Any] | None = None
+    warnings: list[str] = field(default_factory=list[str])
+    words: tuple[str, str] = ("client", "clients")
+    labels: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The body of `manyloom plan --json`."""
+        return {"job": dict(self.job), "model": dict(self.model), "clients": self.clients,
+                "population": dict(self.population), "skew": dict(self.skew), "bytes": dict(self.bytes),
+                "seconds_estimate": self.seconds_estimate, "memory_bytes": self.memory_bytes,
+                "execution": dict(self.execution), "privacy": self.privacy, "refusals": [],
+                "warnings": list(self.warnings), "sites": None}  # fmt: skip
+
+    def __str__(self) -> str:
+        return "\n".join(lines(self))
+
+
+def plan(job: Job, runtime: Runtime | None = None, *, tried: int = 0) -> Plan:
+    """What a job will do; `tried` rounds are run on throw-away state and timed.
+
+    Raises:
+        BadInput: everything that a run would refuse.
+    """
+    runtime = runtime or _local()
+    ready = prepare(job, runtime)
+    seconds = _try(job, runtime, ready, tried) if tried else None
+    runtime.close()
+    return of(job, ready, seconds)
+
+
+def of(job: Job, ready: Prepared, seconds: float | None = None) -> Plan:
+    """The plan of a job that is prepared."""
+    fed, algorithm = job.federation, job.algorithm
+    up, down = message_bytes(job, ready)
+    expected = job.rate * len(job.eligible) if job.sampling == "poisson" else job.cohort_size
+    steps = steps_of(job)
+    skew = _skew(job)
+    clients = None
+    if len(fed) <= 1000:
+        labels = fed.label_counts()
+        clients = [{"name": fed.names[i], "train": int(fed.sizes[i]), "test": int(fed.tests[i]),
+                    "labels": labels[i].tolist()} for i in range(len(fed))]  # fmt: skip
+    try:
+        toml = job.to_toml()
+    except Exception:
+        toml = None
+    d = ready.layout.d
+    rows = max(1, int(str(ready.execution.get("group", 1))))
+    memory = 4 * d * (2 + 2 * rows) + 8 * 2 * d
+    kept = len(algorithm.work.memory) * 4 * d
+    visited = len(job.eligible) * (1 - (1 - min(1.0, expected / max(1, len(job.eligible)))) ** job.rounds)
+    warnings: list[str] = []
+    if kept:
+        memory += int(kept * visited)
+        if expected < 0.1 * len(job.eligible):
+            warnings.append(f"{algorithm.name} keeps {say.size(kept)} for each client it has seen, "
+                            f"{say.size(kept * visited)} in all; of strangers each round fedprox is the stateless choice")  # fmt: skip
+    return Plan(
+        job={"name": job.name, "digest": job.digest, "toml": toml},
+        model={"name": job.task.name or "module", "parameters": d},
+        clients=clients,
+        population={"clients": len(fed), "train": int(fed.sizes.sum()), "test": int(fed.tests.sum()),
+                    "sizes": np.quantile(fed.sizes, [0, 0.5, 1]).astype(int).tolist()},
+        skew=skew,
+        bytes={"up_round": int(up * expected), "down_round": int(down * expected),
+               "up": int(up * expected) * job.rounds, "down": int(down * expected) * job.rounds},
+        steps=steps,
+        seconds_estimate=seconds,
+        memory_bytes=memory,
+        execution=dict(ready.execution),
+        does=_does(job, steps),
+        rounds=job.rounds,
+        warnings=warnings,
+        words=fed.client_word,
+        labels=tuple(fed.labels),
+    )  # fmt: skip
+
+
+def message_bytes(job: Job, ready: Prepared) -> tuple[int, int]:
+    """Bytes of one client's message up and down, as the tensors are serialised."""
+    server = job.algorithm.server.init(ready.theta) | ready.buffers
+    body = job.algorithm.server.down(server) | ready.buffers
+    item = ready.theta.element_size()
+    up = len(job.algorithm.work.sends) * ready.layout.d * item + size_bytes(ready.buffers) + COUNT_BYTES
+    return up, size_bytes(body)
+
+
+def steps_of(job: Job) -> float:
+    """Local steps of an average client a round."""
+    b = job.algorithm.batches
+    if b.steps is not None:
+        return float(b.steps)
+    sizes = job.federation.sizes[job.federation.sizes > 0]
+    return float(np.ceil(b.epochs * np.ceil(sizes / b.size)).mean())
+
+
+def _does(job: Job, steps: float) -> str:
+    fed, a = job.federation, job.algorithm
+    n = len(job.eligible)
+    who = f"all {n} {fed.client_word[1]}" if job.cohort_size >= n else f"{job.cohort_size} of {say.count(n)} {fed.client_word[1]}"
+    if job.sampling == "poisson":
+        who = f"each of {say.count(n)} {fed.client_word[1]} with probability {job.rate:.3g}"
+    table = a.tables["algorithm"]
+    local = f"{say.count(round(steps))} steps of {str(table['optimiser']).upper()} (lr {table['lr']:g})"
+    weigh = "by their " + fed.row_word[1] if a.weights == "samples" else "alike"
+    return f"each round, {who}: {local}; the hub gets each update, in whose mean the {fed.client_word[1]} count {weigh}"
+
+
+def _skew(job: Job) -> dict[str, list[float]]:
+    fed = job.federation
+    if fed.target != "class" or len(fed) > 1000:
+        return {"label_tv": [], "entropy": []}
+    counts = fed.label_counts().astype(float)
+    whole = counts.sum(0) / max(1.0, counts.sum())
+    p = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    tv = 0.5 * np.abs(p - whole).sum(1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -np.where(p > 0, p * np.log2(p), 0).sum(1)
+    return {"label_tv": tv.tolist(), "entropy": entropy.tolist()}
+
+
+def _try(job: Job, runtime: Runtime, ready: Prepared, tried: int) -> float:
+    """Seconds of the whole job, from a few rounds on throw-away state."""
+    short = replace(job, rounds=min(tried, job.rounds), eval_every=1, patience=None, stop_at=None)
+    began = time.perf_counter()
+    took = [e.seconds for e in loop(short, runtime, ready, start(job, ready)) if e.type == "round_done"]  # type: ignore[attr-defined]
+    each = min(took) if took else (time.perf_counter() - began)
+    runtime.restore({})
+    return each * job.rounds
+
+
+def _local() -> Runtime:
+    from manyloom.runtime.local import Local
+
+    return Local()
+
+
+def lines(p: Plan) -> list[str]:
+    """The plan as a terminal shows it, at most 80 columns."""
+    digest = str(p.job["digest"])
+    out = [f"{'job':9}{p.job['name']:<40}digest {say.digest(digest)}"]
+    out += say.field("does", p.does).split("\n")
+    out += [f"{'model':9}{p.model['name']}, {say.plural(p.model['parameters'], ('parameter', 'parameters'))}"]
+    out += _clients(p)
+    b = p.bytes
+    out += [f"{'bytes':9}up {say.size(b['up_round'])}, down {say.size(b['down_round'])} a round; "
+            f"{say.size(b['up'])} and {say.size(b['down'])} in all"]  # fmt: skip
+    if p.seconds_estimate is not None:
+        out += [f"{'time':9}about {say.seconds(p.seconds_estimate)}, memory {say.size(p.memory_bytes)} beside the data"]
+    run = p.execution
+    out += [f"{'engine':9}{run.get('provider')}, {say.plural(int(str(run.get('group', 1))), p.words)} at a time"]
+    out += [f"{'privacy':9}none: the hub sees each {p.words[0]}'s update"]
+    for w in p.warnings:
+        out += say.field("warning", w).split("\n")
+    return [*out, f"{'refused':9}nothing"]
+
+
+def _clients(p: Plan) -> list[str]:
+    if p.clients is None or len(p.clients) > LISTED:
+        n = p.population
+        low, mid, high = n["sizes"]
+        rows = [f"{say.plural(n['clients'], p.words)}, {say.count(n['train'])} rows to train on "
+                f"({low} / {mid} / {high}: least, median, most)"]  # fmt: skip
+    else:
+        wide = min(20, max(len(c["name"]) for c in p.clients))
+        rows = [f"{c['name'][:wide]:<{wide}} {c['train']:>6} + {c['test']} held out{_share(p, c)}" for c in p.clients]
+    tv = p.skew["label_tv"]
+    if tv:
+        strength = "strong" if max(tv) > 0.3 else "mild" if max(tv) > 0.1 else "little"
+        shown = " ".join(f"{x:.2f}" for x in tv) if len(tv) <= LISTED else f"{math.fsum(tv) / len(tv):.2f} on average"
+        rows += [f"label distance from the whole: {shown} ({strength} skew)"]
+    return [f"{'data' if i == 0 else '':9}{row}" for i, row in enumerate(rows)]
+
+
+def _share(p: Plan, c: Mapping[str, Any]) -> str:
+    if len(p.labels) != 2 or not c["train"]:
+        return ""
+    share = c["labels"][1] / c["train"]
+    cells = round(16 * share)
+    return f"  {p.labels[1][:10]} {'█' * cells}{'░' * (16 - cells)} {say.percent(share)}"
+
+

@@ -1,0 +1,109 @@
+"""What must be known before the first round: the data's shape, the first model, what the runtime chose.
+
+`plan` and the run itself share this, so that every wrong input is told before a run exists.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manyloom.core import seeds
+from manyloom.core.exchange import Ask, Lost, Reply, Runtime, play
+from manyloom.core.flat import Layout
+from manyloom.core.slots import Slots, size_bytes
+from manyloom.core.task import Shape, Task
+from manyloom.data import statistics
+from manyloom.data.preprocess import Preprocess
+from manyloom.job.job import Job, shape_of
+
+
+class Prepared(NamedTuple):
+    """The start of a run: theta_0 [d], its layout, preprocessing, and what it cost to learn them."""
+
+    shape: Shape
+    layout: Layout
+    theta: Tensor
+    buffers: Slots  # {"buffers": [b]} if running statistics are averaged
+    preprocess: Preprocess | None
+    sent_up: int
+    sent_down: int
+    seconds: float
+    execution: Mapping[str, Any]
+
+    @property
+    def slots(self) -> Slots:
+        """Preprocessing as it travels and is saved."""
+        return self.preprocess.to_slots() if self.preprocess else {}
+
+    @property
+    def server(self) -> Slots:
+        """What the server starts with, before its optimiser adds its own."""
+        return {"theta": self.theta, **self.buffers}
+
+
+def prepare(job: Job, runtime: Runtime, saved: Slots | None = None, execution: Mapping[str, Any] | None = None) -> Prepared:
+    """Open the runtime, learn the federation's statistics, make the first model.
+
+    Args:
+        job: the job.
+        runtime: who answers.
+        saved: preprocessing of a run that goes on; its statistics are not asked for again.
+        execution: what the run's runtime chose; kept.
+
+    Raises:
+        BadInput: whatever is wrong with data or model, before anything trains.
+    """
+    began = time.perf_counter()
+    fed = job.federation
+    runtime.open(job)
+    up = down = 0
+
+    def answer(ask: Ask) -> list[Reply | Lost]:
+        nonlocal up, down
+        replies = runtime.ask(ask)
+        up += sum(r.sent for r in replies if isinstance(r, Reply))
+        down += size_bytes(ask.body) * len(ask.to)
+        return replies
+
+    pre: Preprocess | None = None
+    if fed.schema is not None:
+        pre = Preprocess.from_slots(fed.schema, saved) if saved else play(statistics.of(fed), answer)
+    shape = Shape((pre.width,), fed.classes if fed.target == "class" else None) if pre else shape_of(fed)
+    everybody = np.flatnonzero(fed.sizes > 0).astype(np.int64)
+    body = (pre.to_slots() if pre else {}) | ({"execution": _pack(execution)} if execution else {})
+    answer(Ask(everybody, "prepare", body))
+    layout, theta, buffers = first_model(job.task, shape, job.seed)
+    return Prepared(shape, layout, theta, buffers if job.task.buffers == "average" else {}, pre, up, down,
+                    time.perf_counter() - began, runtime.describe())  # fmt: skip
+
+
+def first_model(task: Task, shape: Shape, seed: int) -> tuple[Layout, Tensor, Slots]:
+    """theta_0 [d] from the seed, its layout, and the first running statistics; torch's own generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.scalar(seed, 0, "initial theta"))
+        module = task.build(shape)
+    layout, running = Layout.of(module, task.freeze), Layout.of_buffers(module)
+    return layout, layout.flatten(module), {"buffers": running.flatten(module)} if running.d else {}
+
+
+def module_of(task: Task, shape: Shape, seed: int, server: Slots, theta: Tensor) -> torch.nn.Module:
+    """The trained module: built as at the start (frozen parts too), with theta and running statistics put in."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.scalar(seed, 0, "initial theta"))
+        module = task.build(shape)
+    Layout.of(module, task.freeze).load(module, theta)
+    if "buffers" in server:
+        Layout.of_buffers(module).load(module, server["buffers"])
+    return module.eval()
+
+
+def _pack(value: Mapping[str, Any]) -> Tensor:
+    from manyloom.core.slots import pack_json
+
+    return pack_json(dict(value))

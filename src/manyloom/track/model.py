@@ -1,0 +1,407 @@
+"""The model of a finished run, saved and used again: weights, how to build the module, preprocessing.
+
+model.safetensors   every tensor of the module's state dict
+model.json          the [model] table, shapes, classes, preprocessing: no code, no pickle
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from manyloom.core.errors import bad
+from manyloom.core.metrics import METRICS, auc, decided, score
+from manyloom.core.slots import Slots, from_bytes, to_bytes
+from manyloom.core.task import LOSSES, Shape
+from manyloom.data.federation import Federation
+from manyloom.data.preprocess import Preprocess
+from manyloom.job import checkpoint
+from manyloom.job.job import Job
+from manyloom.job.prepare import module_of
+from manyloom.job.state import State
+from manyloom.track import rows as raw_rows
+from manyloom.track.folder import dumps, read_json, write_atomic
+
+FORMAT = 1
+_TASK_KEYS = frozenset(
+    {"name", "classes", "loss", "metrics", "buffers", "freeze"}
+)  # of [model]; the rest builds
+BATCH = 4096
+
+
+# ---- saving
+
+
+def save_model(folder: Path, job: Job, state: State, preprocess: Preprocess | None) -> str:
+    """Write model.safetensors and model.json into a run's folder; the weights' SHA-256."""
+    shape = shape_with(job, preprocess)
+    theta = job.algorithm.server.model(state.server)
+    module = module_of(job.task, shape, job.seed, state.server, theta)
+    data = to_bytes(tensors_of(module))
+    digest = hashlib.sha256(data).hexdigest()
+    write_atomic(folder / "model.safetensors", data, run=folder.name)
+    text = dumps(description(job, shape, preprocess, digest, module, run=folder.name))
+    write_atomic(folder / "model.json", text + "\n", run=folder.name)
+    return digest
+
+
+def shape_with(job: Job, preprocess: Preprocess | None) -> Shape:
+    """What the job's model fits, once its statistics are known."""
+    fed = job.federation
+    features = (preprocess.width,) if preprocess else tuple(fed.features or ())
+    return Shape(features, fed.classes if fed.target == "class" else None)
+
+
+def description(
+    job: Job, shape: Shape, preprocess: Preprocess | None, digest: str, module: nn.Module, run: str
+) -> dict[str, Any]:
+    """The body of model.json."""
+    fed, task = job.federation, job.task
+    data = (fed.tables or {}).get("data", {})
+    reader = {k: data[k] for k in ("separator", "header") if k in data}
+    return {
+        "v": FORMAT,
+        "run": run,
+        "name": task.name or type(module).__name__,
+        "parameters": sum(p.numel() for p in module.parameters()),
+        "model": dict(task.table) if task.table is not None else None,
+        "loss": task.loss if isinstance(task.loss, str) else None,
+        "metrics": list(task.metrics),
+        "features": list(shape.features),
+        "classes": shape.classes,
+        "labels": list(fed.labels),
+        "target": fed.target,
+        "input": input_type(fed),
+        "row_word": list(fed.row_word),
+        "reader": reader,
+        "preprocess": preprocess.to_json() if preprocess else None,
+        "sha256": digest,
+        "job_digest": job.digest,
+    }
+
+
+def input_type(federation: Federation) -> str:
+    """The number type of raw rows: uint8 rows are divided by 255 before the model sees them."""
+    if federation.schema is not None or not len(federation):
+        return "float32"
+    some = np.flatnonzero(federation.sizes > 0)[:1]
+    return str(federation.slab(some).x.dtype).removeprefix("torch.")
+
+
+def tensors_of(module: nn.Module) -> Slots:
+    """A module's state dict, each tensor with memory of its own (tied weights are saved under each name)."""
+    return {name: t.detach().cpu().contiguous().clone() for name, t in module.state_dict().items()}
+
+
+# ---- loading
+
+
+def load_model(folder: Path, which: Literal["final", "best"] = "final") -> SavedModel:
+    """The model of a run's folder.
+
+    Args:
+        folder: of the run.
+        which: the last model, or that of the best round (its checkpoint must be there).
+
+    Raises:
+        BadInput: `model-missing`, `model-newer`, `model-damaged`.
+    """
+    info = read_json(folder / "model.json")
+    path = folder / "model.safetensors"
+    if not info or not path.is_file():
+        raise bad(
+            "model-missing",
+            f"{folder.name} has no model yet",
+            got="model.safetensors is not in its folder",
+            rule="a run writes it at its end",
+            mend=f"manyloom resume {folder.name}",
+        )
+    if info.get("v", FORMAT) > FORMAT:
+        raise bad(
+            "store-newer",
+            f"{folder.name} was written by a newer Manyloom",
+            got=f"model version {info['v']}",
+            mend="pip install -U manyloom",
+        )
+    data = path.read_bytes()
+    if hashlib.sha256(data).hexdigest() != info["sha256"]:
+        raise bad(
+            "model-damaged",
+            f"the weights of {folder.name} are not those that were saved",
+            got="model.safetensors has another checksum than model.json says",
+            mend=f"manyloom resume {folder.name} writes them again",
+        )
+    saved = SavedModel(folder, info, from_bytes(data))
+    return saved if which == "final" else _best(saved)
+
+
+def _best(saved: SavedModel) -> SavedModel:
+    """The model of the best round: its theta, put where the saved tensors are."""
+    from manyloom.core.flat import Layout
+
+    folder = saved.folder / "checkpoints"
+    newest = checkpoint.latest(folder)
+    best = newest.record.get("best_round") if newest else None
+    if newest is not None and best == newest.round:
+        return saved
+    path = folder / f"{best:05d}" if isinstance(best, int) and best else None
+    if path is None or not path.is_dir():
+        raise bad(
+            "model-missing",
+            f"{saved.folder.name} has kept no checkpoint of its best round",
+            got=f"best round {best}" if best else "no round was judged",
+            mend="--model final",
+        )
+    state = checkpoint.load(path)
+    module = saved.module
+    Layout.of(module).load(module, state.server["theta"])
+    if "buffers" in state.server:
+        Layout.of_buffers(module).load(module, state.server["buffers"])
+    return SavedModel(saved.folder, saved.info, tensors_of(module))
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model says of rows.
+
+    Args:
+        prediction: the class decided for, or the number.
+        p: probability of each class [n, C]; None where a number is predicted.
+        read, needed: columns that were used, of how many.
+        ignored: columns that the model does not know.
+        filled: column -> missing values that were filled with the run's federated means.
+        unseen: column -> values that no training row had (they count as none of the known ones).
+        metrics: where the rows hold the label: over those that have one.
+        labelled: rows with a label.
+    """
+
+    prediction: Sequence[Any]
+    p: np.ndarray[Any, np.dtype[np.float64]] | None
+    columns: Sequence[str] = ()
+    ignored: Sequence[str] = ()
+    filled: Mapping[str, int] = field(default_factory=dict[str, int])
+    unseen: Mapping[str, int] = field(default_factory=dict[str, int])
+    metrics: Mapping[str, float] | None = None
+    labelled: int = 0
+
+    def __len__(self) -> int:
+        return len(self.prediction)
+
+    def __repr__(self) -> str:
+        told = "".join(f", {k}={v:.3f}" for k, v in (self.metrics or {}).items())
+        return f"Predictions({len(self)} rows{told})"
+
+    def table(self) -> dict[str, list[Any]]:
+        """The columns as they are written: row (from 1), prediction, p_0 ... p_n; or row, value."""
+        out: dict[str, list[Any]] = {"row": list(range(1, len(self) + 1))}
+        if self.p is None:
+            return out | {"value": list(self.prediction)}
+        out["prediction"] = list(self.prediction)
+        return out | {f"p_{c}": self.p[:, c].tolist() for c in range(self.p.shape[1])}
+
+    def frame(self) -> Any:
+        """The columns as a pandas frame (pandas must be installed)."""
+        import pandas as pd  # pyright: ignore[reportMissingTypeStubs, reportMissingImports, reportMissingModuleSource]
+
+        return cast(Any, pd).DataFrame(self.table())
+
+
+@dataclass(frozen=True, eq=False)
+class SavedModel:
+    """A trained model with its preprocessing; `predict` takes raw rows."""
+
+    folder: Path
+    info: Mapping[str, Any]
+    tensors: Slots
+
+    def __repr__(self) -> str:
+        return f"SavedModel({self.info['run']}: {self.info['name']}, {self.info['parameters']} parameters)"
+
+    @property
+    def preprocess(self) -> Preprocess | None:
+        """From raw columns to what the module takes; None where rows are tensors."""
+        found = self.info["preprocess"]
+        return Preprocess.from_json(found) if found else None
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(tuple(self.info["features"]), self.info["classes"])
+
+    @property
+    def module(self) -> nn.Module:
+        """A new module with the trained weights, in evaluation mode.
+
+        Raises:
+            BadInput: `unnamed-part` where the job's model had no name; then load `tensors` into your own.
+        """
+        table = cast("Mapping[str, Any] | None", self.info["model"])
+        if table is None:
+            raise bad(
+                "unnamed-part",
+                f"the model of {self.info['run']} has no name to build it again by",
+                rule="a lambda or a local function is not saved; its weights are",
+                mend="my_module.load_state_dict(ml.load(run).tensors), or name the model module:function",
+            )
+        module = build(table, self.shape, self.info["loss"])
+        module.load_state_dict(self.tensors)
+        return module.eval()
+
+    def into(self, make: Callable[[], nn.Module]) -> nn.Module:
+        """The trained weights in a module of your own making."""
+        module = make()
+        module.load_state_dict(self.tensors)
+        return module.eval()
+
+    def predict(self, rows: Any, module: nn.Module | None = None) -> Predictions:
+        """Predictions for raw rows.
+
+        Args:
+            rows: a CSV or Parquet path, a pandas frame, a mapping of columns, a list of mappings; or a tensor
+                [n, ...] of what the source held (for a table: of encoded rows).
+            module: the module to use, for models without a name.
+
+        Raises:
+            BadInput: `columns-missing`, `not-a-number`, `label-range`, `file-format`, `model-input`.
+        """
+        module = self.module if module is None else module
+        if isinstance(rows, (Tensor, np.ndarray)):
+            x = rows if isinstance(rows, Tensor) else torch.from_numpy(cast(Any, rows))
+            return self._told(outputs(module, self._tensor(x)), None)
+        reader = self.info["reader"]
+        named = (
+            raw_rows.read_file(
+                rows, separator=reader.get("separator", ","), header=reader.get("header", True)
+            )
+            if isinstance(rows, (str, Path))
+            else raw_rows.columns_of(rows)
+        )
+        source = Path(rows).name if isinstance(rows, (str, Path)) else "the table"
+        pre = self.preprocess
+        if pre is None:
+            return self._flat(module, named, source)
+        raw = raw_rows.encode(pre.schema, named, source)
+        x = torch.from_numpy(pre.encode(raw.table))
+        told = self._told(outputs(module, x), raw.y)
+        return Predictions(
+            told.prediction,
+            told.p,
+            [c.name for c in pre.schema.columns],
+            raw.ignored,
+            pre.filled(raw.table),
+            pre.unseen(raw.table),
+            told.metrics,
+            told.labelled,
+        )
+
+    def _flat(self, module: nn.Module, named: raw_rows.Columns, source: str) -> Predictions:
+        """Rows of a tensor source from a table: a column a number, in order, and perhaps one named `label`."""
+        y = None
+        if "label" in named:
+            y = torch.tensor([float(v) for v in named["label"]])
+            named = {k: v for k, v in named.items() if k != "label"}
+        need = math.prod(self.shape.features)
+        if len(named) != need:
+            raise bad(
+                "columns-missing",
+                f"{source} does not have the columns that the model takes",
+                got=f"{len(named)} columns",
+                rule=f'{need} numbers a row, and perhaps a column "label"',
+                mend="write one column a number, in the order of the tensor",
+            )
+        try:
+            values = np.array([[float(v) for v in named[c]] for c in named], np.float32).T
+        except (TypeError, ValueError) as error:
+            raise bad(
+                "not-a-number", f"{source} holds text where numbers are needed", got=str(error)
+            ) from error
+        x = self._tensor(torch.from_numpy(np.ascontiguousarray(values)).reshape(-1, *self.shape.features))
+        labels = None if y is None else (y.long() if self.info["target"] == "class" else y).numpy()
+        told = self._told(outputs(module, x), labels)
+        return Predictions(told.prediction, told.p, list(named), metrics=told.metrics, labelled=told.labelled)
+
+    def _tensor(self, x: Tensor) -> Tensor:
+        """Rows as the module takes them: whole numbers for tokens, pixels of 0 to 255 divided by 255."""
+        if list(x.shape[1:]) != list(self.shape.features):
+            raise bad(
+                "model-input",
+                "the model can't take these rows",
+                got=f"rows of shape {list(x.shape[1:])}",
+                rule=f"a row has the shape {list(self.shape.features)}",
+            )
+        kind = self.info["input"]
+        if kind == "int64":
+            return x.long()
+        return x.float() / 255 if kind == "uint8" else x.float()
+
+    def _told(self, out: Tensor, y: np.ndarray[Any, np.dtype[Any]] | None) -> Predictions:
+        if self.info["target"] == "number":
+            value = out.double().reshape(len(out), -1).squeeze(-1)
+            return Predictions(value.tolist(), None, metrics=self._metrics(out, y), labelled=_labelled(y))
+        if out.dim() > 2:
+            raise bad(
+                "not-a-row",
+                "this model predicts a class for each position, not for a row",
+                mend="use ml.load(run).module",
+            )
+        names = list(self.info["labels"]) or [str(c) for c in range(max(2, out.shape[-1]))]
+        said = [names[c] if c < len(names) else str(c) for c in decided(out).reshape(len(out)).tolist()]
+        return Predictions(
+            said, probabilities(out).numpy(), metrics=self._metrics(out, y), labelled=_labelled(y)
+        )
+
+    def _metrics(self, out: Tensor, y: np.ndarray[Any, np.dtype[Any]] | None) -> dict[str, float] | None:
+        """The job's metrics over the rows that have a label."""
+        if y is None:
+            return None
+        known = np.flatnonzero(y >= 0 if y.dtype.kind == "i" else ~np.isnan(y))
+        if not len(known):
+            return None
+        index = torch.from_numpy(known)
+        out, true = out[index], torch.from_numpy(y[known])
+        true = true.long() if self.info["target"] == "class" else true.float()
+        rows = torch.tensor(float(len(known)), dtype=torch.float64)
+        found: dict[str, float] = {}
+        if self.info["loss"] in LOSSES:
+            found["loss"] = float(LOSSES[self.info["loss"]](out, true).double().mean())
+        for m in cast("Sequence[str]", self.info["metrics"]):
+            sums = METRICS[m].sums(out, true).sum(0)
+            found[m] = auc(score(out), true == 1) if m == "auc" else float(METRICS[m].value(sums, rows))
+        return found
+
+
+def build(table: Mapping[str, Any], shape: Shape, loss: str | None) -> nn.Module:
+    """The module of a `[model]` table, its weights whatever they are at the start."""
+    from manyloom.models import model
+
+    keys = {k: v for k, v in table.items() if k not in _TASK_KEYS}
+    with torch.random.fork_rng(devices=[]):
+        return model(table["name"], **keys).build(shape.features, table.get("classes") or shape.classes, loss)
+
+
+def outputs(module: nn.Module, x: Tensor) -> Tensor:
+    """A module's output for all rows, [n, ...], a batch at a time."""
+    module.eval()
+    with torch.inference_mode():
+        found = [module(part) for part in x.split(BATCH)] if len(x) else [module(x)]
+    return torch.cat(found)
+
+
+def probabilities(out: Tensor) -> Tensor:
+    """p [n, C] in float64: of one logit, or of one a class."""
+    out = out.double()
+    if out.dim() == 1 or out.shape[-1] == 1:
+        p = out.reshape(-1).sigmoid()
+        return torch.stack([1 - p, p], 1)
+    return out.softmax(-1)
+
+
+def _labelled(y: np.ndarray[Any, np.dtype[Any]] | None) -> int:
+    return 0 if y is None else int((y >= 0).sum() if y.dtype.kind == "i" else (~np.isnan(y)).sum())

@@ -1,0 +1,463 @@
+"""A run as its events tell it: read once, in order, into one value that report, card and comparison share.
+
+What grows with rounds times clients is kept only where it is shown: curves of single clients up to 20,
+otherwise the spread; who took part as counts and, up to 40 clients, as rounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from manyloom.core.text import LOWER_IS_BETTER, finite, population
+from manyloom.track.folder import Folder, items, table
+
+NAMED = 20  # most clients with a curve of their own
+THREADS = 40  # most clients with a thread of their own in the cloth
+Metrics = dict[str, float | None]
+
+
+@dataclass
+class Judged:
+    """Metrics of one evaluation: over all, and how they spread over clients."""
+
+    round: int
+    split: str
+    metrics: Metrics
+    rows: int | None = None
+    positives: int | None = None
+    clients: dict[int, Metrics] = field(default_factory=dict[int, Metrics])
+    counts: dict[int, tuple[int | None, int | None]] = field(
+        default_factory=dict[int, tuple[int | None, int | None]]
+    )  # client -> rows, positives
+    spread: dict[str, Spread] = field(default_factory=lambda: {})
+    covered: bool = False
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How one metric differs over clients; `worst` is the mean of the worst tenth."""
+
+    low: float
+    high: float
+    mean: float
+    worst: float
+    tenths: tuple[float, float]
+    """Tenth and ninetieth percentile."""
+
+    @staticmethod
+    def of(name: str, values: Iterable[float | None]) -> Spread | None:
+        """Of the values that are known.
+
+        >>> Spread.of("auc", [0.5, 0.9, None]).worst
+        0.5
+        """
+        found = sorted(v for v in values if v is not None)
+        if not found:
+            return None
+        ends = found if name not in LOWER_IS_BETTER else found[::-1]
+        tenth = ends[: math.ceil(len(ends) / 10)]
+        mean, worst = math.fsum(found) / len(found), math.fsum(tenth) / len(tenth)
+        at = [found[round(q * (len(found) - 1))] for q in (0.1, 0.9)]
+        return Spread(found[0], found[-1], mean, worst, (at[0], at[1]))
+
+
+@dataclass
+class Round:
+    """One finished round."""
+
+    round: int
+    asked: int | None = None
+    back: int | None = None
+    lost: int = 0
+    filtered: int = 0
+    attempt: int = 0
+    seconds: float | None = None
+    virtual_s: float | None = None
+    phases: dict[str, float] = field(default_factory=dict[str, float])
+    bytes_up: int | None = None
+    bytes_down: int | None = None
+    epsilon: float | None = None
+    test: Judged | None = None
+    own: Judged | None = None
+
+    @property
+    def judged(self) -> Judged | None:
+        """The evaluation that counts: on the clients' held-out rows where there are any."""
+        return self.test or self.own
+
+
+@dataclass
+class Person:
+    """One client, as far as it is named."""
+
+    index: int
+    name: str
+    train: int | None = None
+    test: int | None = None
+    labels: list[int] | None = None
+    rounds: int = 0
+    samples: int = 0
+    lost: int = 0
+    took: list[int] = field(default_factory=list[int])  # rounds, kept up to THREADS clients
+
+
+@dataclass
+class Loss:
+    """A reply that did not come."""
+
+    round: int
+    client: int
+    name: str
+    reason: str
+    text: str
+
+
+@dataclass
+class Baseline:
+    """The same job without federation: pooled ("central") or each alone ("local")."""
+
+    kind: str
+    run: str | None
+    metrics: Metrics
+    clients: dict[int, Metrics]
+    on_all: dict[int, Metrics]
+
+
+@dataclass
+class Run:
+    """All that a run's folder says about it."""
+
+    id: str
+    name: str
+    status: str = "queued"
+    reason: str | None = None
+    error: object = None
+    started: str | None = None
+    ended: str | None = None
+    rounds_planned: int | None = None
+    seed: int | None = None
+    runtime: str | None = None
+    algorithm: str | None = None
+    job_digest: str | None = None
+    model_digest: str | None = None
+    model: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    client_word: tuple[str, str] = ("client", "clients")
+    row_word: tuple[str, str] = ("row", "rows")
+    source: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    metrics: list[str] = field(default_factory=list[str])
+    watch: str | None = None
+    target: str = "class"
+    classes: list[str] = field(default_factory=list[str])
+    size: int = 0  # clients in the population
+    summary: Mapping[str, Any] = field(default_factory=dict[str, Any])  # of the population, where it is large
+    people: dict[int, Person] = field(default_factory=dict[int, Person])
+    rounds: list[Round] = field(default_factory=list[Round])
+    start: Judged | None = None
+    last: Judged | None = None
+    own: Judged | None = None
+    final: Metrics | None = None
+    lost: list[Loss] = field(default_factory=list[Loss])
+    lost_total: int = 0
+    filtered: Counter[int] = field(default_factory=Counter[int])
+    asked: int = 0
+    notes: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    failed: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    rejected: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
+    resumed: list[int] = field(default_factory=list[int])
+    missing: Mapping[str, Any] | None = None
+    statistics: Mapping[str, Any] | None = None
+    planned: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    privacy: Mapping[str, Any] | None = None
+    baselines: dict[str, Baseline] = field(default_factory=dict[str, Baseline])
+    bytes: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
+    seconds: float = 0.0
+    phases: dict[str, float] = field(default_factory=dict[str, float])
+    next: list[str] = field(default_factory=list[str])
+    toml: str = ""
+    env: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    record: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def rounds_done(self) -> int:
+        return self.rounds[-1].round if self.rounds else 0
+
+    @property
+    def main(self) -> str:
+        """The metric that the run is judged by."""
+        known = self.metric_names
+        if self.watch in known:
+            return str(self.watch)
+        return next((m for m in ("auc", "accuracy", "rmse", *known) if m in known), "loss")
+
+    @property
+    def metric_names(self) -> list[str]:
+        """Every metric that was reported, the job's order first."""
+        seen = list(self.final or (self.last.metrics if self.last else {}))
+        seen += list(self.start.metrics) if self.start else []
+        return list(dict.fromkeys([*(m for m in self.metrics if m in seen or not seen), *seen]))
+
+    def better(self, a: float, b: float, name: str | None = None) -> bool:
+        """Whether a is better than b in a metric."""
+        return a < b if (name or self.main) in LOWER_IS_BETTER else a > b
+
+    def best(self) -> tuple[float, int] | None:
+        """The best value of the main metric and its round."""
+        known = [(v, r.round) for r in self.rounds if r.judged for v in [r.judged.metrics.get(self.main)]]
+        found = [(v, r) for v, r in known if v is not None]
+        sign = -1 if self.main in LOWER_IS_BETTER else 1
+        return max(found, key=lambda p: (sign * p[0], -p[1]), default=None)
+
+    def who(self, client: int) -> str:
+        """A client's name."""
+        return self.people[client].name if client in self.people else f"{self.client_word[0]} {client}"
+
+    @property
+    def bytes_up(self) -> int:
+        return self.bytes["train"]["up"] + self.bytes["secure"]["up"]
+
+    @property
+    def bytes_down(self) -> int:
+        return self.bytes["train"]["down"] + self.bytes["secure"]["down"]
+
+
+def read(folder: Folder) -> Run:
+    """A run from its folder, also while it goes on.
+
+    Raises: `store-newer`.
+    """
+    record = folder.record()
+    made = of_events(folder.events(), str(record.get("run_id") or folder.name), record)
+    made.toml, made.env, made.record = folder.toml(), folder.env(), record
+    return made
+
+
+def of_events(
+    events: Iterable[Mapping[str, Any]], name: str = "", record: Mapping[str, Any] | None = None
+) -> Run:
+    """A run from its events (without those a `resumed` takes back)."""
+    found = record or {}
+    run = Run(name, str(found.get("name") or name), str(found.get("status") or "queued"))
+    run.started, run.job_digest = found.get("started"), found.get("job_digest")
+    run.model_digest, run.rounds_planned = found.get("model_digest"), found.get("rounds_planned")
+    _Reader(run).read(events)
+    return run
+
+
+def metrics_of(found: Mapping[str, Any]) -> Metrics:
+    """The metrics in an object that may also hold counts."""
+    return {k: finite(v) for k, v in found.items() if k not in ("rows", "positives")}
+
+
+def _whole(value: object) -> int | None:
+    v = finite(value)
+    return None if v is None else int(v)
+
+
+def _pair(value: object, otherwise: tuple[str, str]) -> tuple[str, str]:
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:  # pyright: ignore[reportUnknownArgumentType]
+        return str(value[0]), str(value[1])  # pyright: ignore[reportUnknownArgumentType]
+    return otherwise
+
+
+class _Reader:
+    """Folds events into a `Run`, one method a type."""
+
+    def __init__(self, run: Run) -> None:
+        self.run, self.round = run, Round(0)
+        run.bytes = {k: {"up": 0, "down": 0} for k in ("train", "secure", "evaluate", "statistics")}
+        self.judged: dict[tuple[int, str], Judged] = {}
+        self.sessions: list[list[str]] = []
+        self.spent = 0.0
+        self.cohorts: dict[int, list[int]] = {}
+        self.epsilon: float | None = None
+
+    def read(self, events: Iterable[Mapping[str, Any]]) -> None:
+        for event in events:
+            t = str(event.get("t") or "")
+            if event.get("type") in ("run_started", "resumed") or not self.sessions:
+                self.sessions.append([t, t])
+            self.sessions[-1][1] = t
+            take = getattr(self, "_" + str(event.get("type")), None)
+            if take is not None:
+                take(event)
+        run = self.run
+        run.seconds = self._took()
+        for r in run.rounds:
+            for name, s in r.phases.items():
+                run.phases[name] = run.phases.get(name, 0.0) + s
+        if run.statistics and finite(run.statistics.get("seconds")):
+            run.phases["statistics"] = float(run.statistics["seconds"])
+        if run.final is None and run.last is not None:
+            run.final = run.last.metrics
+
+    def _took(self) -> float:
+        from datetime import datetime
+
+        told = finite(self.end.get("seconds")) if hasattr(self, "end") else None
+        if told is not None and not self.run.resumed:
+            return told
+        total = 0.0
+        for a, b in self.sessions:
+            try:
+                total += (datetime.fromisoformat(b) - datetime.fromisoformat(a)).total_seconds()
+            except ValueError:
+                pass
+        return total
+
+    def _bytes(self, kind: str, event: Mapping[str, Any]) -> None:
+        for way in ("up", "down"):
+            self.run.bytes[kind][way] += _whole(event.get(f"bytes_{way}")) or 0
+
+    def _run_started(self, e: Mapping[str, Any]) -> None:
+        run = self.run
+        run.status, run.name = "running", str(e.get("name") or run.name)
+        run.id = run.id or str(e.get("run", ""))
+        run.started = run.started or e.get("t")
+        run.rounds_planned, run.seed = _whole(e.get("rounds")), _whole(e.get("seed"))
+        run.runtime, run.algorithm = e.get("runtime"), e.get("algorithm")
+        run.job_digest = e.get("job_digest") or run.job_digest
+        run.model, run.source = table(e, "model"), table(e, "source")
+        run.client_word = _pair(e.get("client_word"), run.client_word)
+        run.row_word = _pair(e.get("row_word"), run.row_word)
+        run.metrics = list(dict.fromkeys([*map(str, items(e, "metrics")), "loss"]))
+        run.watch, run.target = e.get("watch"), str(e.get("target") or "class")
+        run.classes = [str(c) for c in items(e, "classes")]
+        run.summary, run.size = table(e, "population"), population(e)
+        for c in items(e, "clients"):
+            i = int(c["client"])
+            labels = [int(n) for n in items(c, "labels")] or None
+            run.people[i] = Person(
+                i, str(c.get("name", i)), _whole(c.get("train")), _whole(c.get("test")), labels
+            )
+
+    def _planned(self, e: Mapping[str, Any]) -> None:
+        self.run.planned = e
+        self.run.privacy = table(e, "privacy") or self.run.privacy
+
+    def _statistics(self, e: Mapping[str, Any]) -> None:
+        self.run.statistics = e
+        self._bytes("statistics", e)
+
+    def _missing(self, e: Mapping[str, Any]) -> None:
+        self.run.missing = e
+
+    def _note(self, e: Mapping[str, Any]) -> None:
+        self.run.notes.append(e)
+
+    def _round_started(self, e: Mapping[str, Any]) -> None:
+        cohort = [int(c) for c in items(e, "cohort")]
+        asked = len(cohort) or _whole(e.get("asked", e.get("cohort"))) or 0
+        self.round = Round(int(e["round"]), asked, attempt=_whole(e.get("attempt")) or 0)
+        self.run.asked += asked
+
+    def _client_done(self, e: Mapping[str, Any]) -> None:
+        run, i, r = self.run, int(e["client"]), int(e["round"])
+        person = run.people.setdefault(i, Person(i, str(e.get("name") or run.who(i))))
+        if not person.took or person.took[-1] != r:
+            person.rounds += 1
+            person.samples += _whole(e.get("samples")) or 0
+            if run.size <= THREADS:
+                person.took.append(r)
+            else:
+                person.took[:] = [r]
+
+    def _client_lost(self, e: Mapping[str, Any]) -> None:
+        run, i = self.run, int(e["client"])
+        run.lost_total += 1
+        if i in run.people:
+            run.people[i].lost += 1
+        if len(run.lost) < 10_000:
+            reason = str(e.get("reason") or "lost")
+            name = str(e.get("name") or run.who(i))
+            run.lost.append(Loss(int(e.get("round", 0)), i, name, reason, str(e.get("text") or reason)))
+
+    def _client_filtered(self, e: Mapping[str, Any]) -> None:
+        self.run.filtered[int(e["client"])] += 1
+        self.round.filtered += 1
+
+    def _released(self, e: Mapping[str, Any]) -> None:
+        self.epsilon = finite(e.get("epsilon")) or self.epsilon
+
+    def _evaluated(self, e: Mapping[str, Any]) -> None:
+        self._bytes("evaluate", e)
+        r, split = int(e.get("round", 0)), str(e.get("split") or "test")
+        clients = table(e, "clients")
+        per = {int(k): metrics_of(v) for k, v in clients.items()}
+        judged = Judged(
+            r, split, metrics_of(table(e, "metrics")), _whole(e.get("rows")), _whole(e.get("positives"))
+        )
+        judged.covered = bool(e.get("covered"))
+        judged.counts = {
+            int(k): (_whole(v.get("rows")), _whole(v.get("positives"))) for k, v in clients.items()
+        }
+        for name in judged.metrics:
+            spread = Spread.of(name, (m.get(name) for m in per.values()))
+            if spread is not None:
+                judged.spread[name] = spread
+        judged.clients = per
+        run = self.run
+        previous = run.own if split == "own" else run.last
+        if previous is not None and len(previous.clients) > NAMED:
+            previous.clients, previous.counts = {}, {}  # curves of single clients are drawn for few only
+        if split == "own":
+            run.own = judged
+            run.last = run.last if run.last is not None and run.last.split != "own" else judged
+        else:
+            run.last = judged
+        if r == 0:
+            run.start = judged if run.start is None or split != "own" else run.start
+        self.judged[r, split] = judged
+        late = next((x for x in reversed(run.rounds[-1:]) if x.round == r), None)
+        if late is not None:  # judged after its round was done
+            self._attach(late)
+
+    def _attach(self, done: Round) -> None:
+        done.test = self.judged.pop((done.round, "test"), done.test)
+        done.own = self.judged.pop((done.round, "own"), done.own)
+
+    def _round_done(self, e: Mapping[str, Any]) -> None:
+        done = self.round if self.round.round == e["round"] else Round(int(e["round"]))
+        done.back, done.lost = _whole(e.get("back")), _whole(e.get("lost")) or 0
+        done.filtered = _whole(e.get("filtered")) or done.filtered
+        done.attempt = _whole(e.get("attempt")) or 0
+        done.asked = done.asked if done.asked is not None else _whole(e.get("asked"))
+        done.seconds, done.virtual_s = finite(e.get("seconds")), finite(e.get("virtual_s"))
+        done.phases = {k: v for k, raw in table(e, "phases").items() if (v := finite(raw)) is not None}
+        done.bytes_up, done.bytes_down = _whole(e.get("bytes_up")), _whole(e.get("bytes_down"))
+        done.epsilon = self.epsilon
+        self._bytes("train", e)
+        secure = table(e, "secure")
+        self._bytes("secure", {f"bytes_{k}": secure.get(k) for k in ("up", "down")})
+        self._attach(done)
+        self.run.rounds.append(done)
+        self.round = Round(0)
+
+    def _round_failed(self, e: Mapping[str, Any]) -> None:
+        self.run.failed.append(e)
+
+    def _round_rejected(self, e: Mapping[str, Any]) -> None:
+        self.run.rejected.append(e)
+
+    def _resumed(self, e: Mapping[str, Any]) -> None:
+        self.run.resumed.append(_whole(e.get("from_round")) or 0)
+        self.run.status, self.run.reason, self.run.ended = "running", None, None
+        self.run.rounds_planned = _whole(e.get("rounds")) or self.run.rounds_planned
+
+    def _baseline(self, e: Mapping[str, Any]) -> None:
+        per = {int(k): metrics_of(v) for k, v in table(e, "clients").items()}
+        on_all = {int(k): metrics_of(v) for k, v in table(e, "alone_on_all").items()}
+        kind = str(e.get("kind"))
+        self.run.baselines[kind] = Baseline(kind, e.get("run"), metrics_of(table(e, "metrics")), per, on_all)
+
+    def _run_done(self, e: Mapping[str, Any]) -> None:
+        run, self.end = self.run, e
+        run.status, run.reason, run.ended = str(e.get("status") or "done"), e.get("reason"), e.get("t")
+        run.error = e.get("error")
+        run.final = metrics_of(table(e, "final")) or run.final
+        run.next = [str(c) for c in items(e, "next")]
+        run.privacy = table(e, "privacy") or run.privacy
+        run.model_digest = e.get("model_digest") or run.model_digest

@@ -1,0 +1,278 @@
+"""What a terminal says about a run that is over: the table with its baselines, the end, `show`, the list of runs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from manyloom.core import text
+from manyloom.track import verdict
+from manyloom.track.record import Run
+
+WIDTH = 80
+
+
+def ending(run: Run, report: str | None = None, next: Sequence[str] | None = None) -> str:
+    """The end of a run as standard output has it: table and verdict, or the result in a line; what to do next."""
+    lines = [baselines_table(run), ""] if run.baselines else []
+    lines += [f"{said}" for said in _result(run)]
+    lines += _privacy(run)
+    if run.lost_total:
+        lines.append(text.field("lost", lost_line(run)))
+    if report:
+        lines.append(text.field("report", report))
+    lines += _next(run.next if next is None else next)
+    return "\n".join(lines)
+
+
+def _next(commands: Sequence[str]) -> list[str]:
+    return [f"{'next' if i == 0 else '':8} {command}" for i, command in enumerate(commands)]
+
+
+def _result(run: Run) -> list[str]:
+    if run.baselines and run.status == "done" and not verdict.diverged(run):
+        said = " ".join(verdict.verdict(run)[1:]).replace("’", "'")
+        moved = text.size(run.bytes_up + run.bytes_down)
+        said += f" No {run.row_word[0]}'s record moved; {moved} of numbers did."
+        return [*text.field("", said, WIDTH + 9).replace("\n         ", "\n").strip().split("\n")]
+    metrics = text.metrics_line(run.final or {}, run.main, 2)
+    rows = f" on {verdict.rows_word(run)}" if metrics and run.last and run.last.rows else ""
+    took = text.seconds(run.seconds)
+    done = run.rounds_done
+    if run.status == "done":
+        said = [text.field("done", f"{metrics}{rows}, {took}" if metrics else took)]
+        return [*said, *([text.field("warning", verdict.verdict(run)[-1])] if verdict.diverged(run) else [])]
+    where = f"after round {done} of {run.rounds_planned}"
+    if run.status == "stopped":
+        why = next((s for s in verdict.verdict(run) if s.startswith("It stopped")), "")
+        reason = why.partition(": ")[2].rstrip(".") or where
+        said = [
+            text.field("stopped", f"{where}: {reason}"),
+            *([text.field("", metrics + rows)] if metrics else []),
+        ]
+        return said
+    if run.status == "interrupted":
+        return [f"interrupted {where}. Nothing that was saved is lost."]
+    if run.status == "failed":
+        return [text.field("failed", f"{where}: {run.reason or 'see the error above'}")]
+    return [text.field(run.status, where)]
+
+
+def _privacy(run: Run) -> list[str]:
+    if run.status not in ("done", "stopped"):
+        return []
+    if run.privacy is None:
+        hub = f"the coordinator saw each {run.client_word[0]}'s update"
+        return [
+            *text.field("", f"This run had no privacy protection: {hub}.", WIDTH + 9).strip().split("\n"),
+            "",
+        ]
+    p, spent = run.privacy, next((r.epsilon for r in reversed(run.rounds) if r.epsilon is not None), None)
+    value = text.epsilon(spent if spent is not None else p.get("epsilon"))
+    said = f"epsilon {value} at delta {p.get('delta', 0):g} for one {p.get('unit', 'record')}"
+    uncovered: Sequence[str] = p.get("uncovered") or ()
+    missing = [f"not covered: {', '.join(map(str, uncovered))}"] if uncovered else []
+    return [text.field("privacy", "\n".join([said, *missing]))]
+
+
+def lost_line(run: Run) -> str:
+    """Who was lost when: "3 of 160 replies: Switzerland in 14 and 15, Long Beach VA in 27"."""
+    when: dict[str, list[int]] = {}
+    for loss in run.lost:
+        when.setdefault(loss.name, []).append(loss.round)
+    told = [f"{name} in {text.listed(map(str, rounds), most=4)}" for name, rounds in when.items()]
+    of = f" of {text.count(run.asked)}" if run.asked else ""
+    return f"{text.count(run.lost_total)}{of} replies: {text.listed(told, most=4)}"
+
+
+def baselines_table(run: Run) -> str:
+    """Federated, alone and pooled side by side, over all and for each client, on the same held-out rows."""
+    pooled, local = run.baselines.get("central"), run.baselines.get("local")
+    names = [m for m in dict.fromkeys([run.main, *run.metric_names]) if m != "loss"][:2] or ["loss"]
+    judged = run.last
+    if judged is None:
+        return ""
+    kinds = ["federated", *(["alone"] if local else []), *(["pooled"] if pooled else [])]
+    rows: list[list[str]] = []
+    notes: list[str] = []
+    ids = [None, *sorted(judged.clients)] if len(judged.clients) <= 20 else [None]
+    for i in ids:
+        n, positives = (judged.rows, judged.positives) if i is None else judged.counts.get(i, (None, None))
+        name = "All" if i is None else text.printable(run.who(i))[:24]
+        row = [name, text.count(n) if n is not None else ""]
+        for m in names:
+            little = m == "auc" and i is not None and verdict.says_little(n, positives)
+            star = "*" if little else ""
+            if little and n is not None and positives is not None and len(notes) < 3:
+                notes.append(_few(run, i, n, positives))
+            mine = (run.final or {}).get(m) if i is None else judged.clients[i].get(m)
+            row.append(_cell(mine, star))
+            if local:
+                row.append(
+                    _range(local.on_all.values(), m)
+                    if i is None
+                    else _cell(local.clients.get(i, {}).get(m), star)
+                )
+            if pooled:
+                row.append(_cell((pooled.metrics if i is None else pooled.clients.get(i, {})).get(m), star))
+        rows.append(row)
+    head = ["Held-out " + run.row_word[1], "", *[k for _ in names for k in kinds]]
+    table = text.columns(head, rows).split("\n")
+    widths = [max(len(r[c]) for r in [head, *rows]) for c in range(len(head))]
+    top, at = "", 0
+    for j, m in enumerate(names):
+        start = sum(w + 2 for w in widths[: 2 + j * len(kinds)])
+        top += " " * (start + (widths[2] - 3 if False else 0) - at) + text.metric(m)
+        at = len(top)
+    return "\n".join([top, *table, *(f"* {n}" for n in notes)])
+
+
+def _cell(value: float | None, star: str) -> str:
+    return "" if value is None else text.number(value) + (star or " ")
+
+
+def _range(found: Any, name: str) -> str:
+    values = [v for m in found if (v := m.get(name)) is not None]
+    return f"{text.number(min(values))}-{text.number(max(values))} " if values else ""
+
+
+def _few(run: Run, client: int | None, rows: int, positives: int) -> str:
+    negatives = rows - positives
+    count, label = (positives, 1) if positives <= negatives else (negatives, 0)
+    word = run.classes[label] if len(run.classes) == 2 else ("of class 1" if label else "of class 0")
+    verb = "is" if count == 1 else "are"
+    who = f" at {run.who(client)}" if client is not None else ""
+    return f"only {count} of {text.plural(rows, run.row_word)}{who} {verb} {word}: this AUC says little"
+
+
+# ---- show and runs
+
+
+def show(run: Run, files: Sequence[str] = (), toml_path: str | None = None) -> str:
+    """One run, as `manyloom show` prints it."""
+    when = day(run.started)
+    lines = [text.field("run", f"{run.id}  {run.status}  {when}  {text.seconds(run.seconds)}")]
+    lines.append(
+        text.field("job", f"{text.digest(run.job_digest)}" + (f"  ({toml_path})" if toml_path else ""))
+    )
+    if run.final:
+        told: list[str] = []
+        for name in text.ordered(run.final, run.main):
+            found = verdict.judged_interval(run.last, name) if run.last and name == run.main else None
+            told.append(
+                f"{name} {text.number(run.final[name])}" + (f" (95 %: {ends(found)})" if found else "")
+            )
+        lines.append(text.field("result", "  ".join(told)))
+    else:
+        lines.append(text.field("result", f"{run.reason or 'none yet'}"))
+    lines.append(clients_table(run))
+    if run.lost_total:
+        lines.append(text.field("lost", lost_line(run)))
+    lines.append(text.field("bytes", f"{text.size(run.bytes_up)} up, {text.size(run.bytes_down)} down"))
+    if run.phases:
+        parts = sorted(run.phases.items(), key=lambda p: -p[1])
+        rest = run.seconds - sum(run.phases.values())
+        named = [(k.replace("_", " "), v) for k, v in parts[:5]] + ([("rest", rest)] if rest >= 0.05 else [])
+        lines.append(text.field("time", "  ".join(f"{k} {v:.1f}" for k, v in named) + " s"))
+    if files:
+        lines.append(text.field("files", " ".join(files)))
+    return "\n".join(line for line in lines if line)
+
+
+def ends(found: tuple[float, float]) -> str:
+    """An interval in words: 0.84 to 0.93."""
+    return f"{text.short(found[0])} to {text.short(found[1])}"
+
+
+def clients_table(run: Run, most: int = 8) -> str:
+    """A client a row; above `most` the spread over them."""
+    people = sorted(run.people.values(), key=lambda p: p.index)
+    judged = run.last
+    if not people or judged is None:
+        return ""
+    if len(people) > most:
+        told = [text.plural(run.size, run.client_word)]
+        for name, s in judged.spread.items():
+            told.append(
+                f"{name} {text.number(s.low)} to {text.number(s.high)}, worst tenth {text.number(s.worst)}"
+            )
+        return text.field("clients", "\n".join(told))
+    names = [m for m in ("loss", *text.ordered(judged.metrics, run.main)) if m in judged.metrics]
+    names = list(dict.fromkeys(names))[:4]
+    rows: list[list[str]] = []
+    for p in people:
+        little = verdict.says_little(*judged.counts.get(p.index, (None, None)))
+        cells = [
+            text.number(judged.clients.get(p.index, {}).get(m)) + ("*" if m == "auc" and little else "")
+            for m in names
+        ]
+        size = (p.train or 0) + (p.test or 0)
+        rows.append(
+            ["  " + text.printable(p.name)[:24], text.count(size), f"{p.rounds}/{run.rounds_done}", *cells]
+        )
+    return text.columns(["clients", run.row_word[1], "rounds", *names], rows)
+
+
+def day(t: str | None) -> str:
+    """A date and time in words.
+
+    >>> day("2026-11-24T10:41:02.114Z")
+    '24 Nov 2026 10:41'
+    """
+    try:
+        return datetime.fromisoformat(str(t)).strftime("%d %b %Y %H:%M").lstrip("0")
+    except ValueError:
+        return text.UNKNOWN
+
+
+def ago(t: str | None, now: datetime | None = None) -> str:
+    """How long ago, as a list of runs says it.
+
+    >>> ago("2026-11-24T10:41:00Z", datetime(2026, 11, 24, 10, 43, tzinfo=UTC))
+    '2 min'
+    """
+    try:
+        then = datetime.fromisoformat(str(t))
+    except ValueError:
+        return text.UNKNOWN
+    here = now or datetime.now(UTC)
+    gone = (here - then).total_seconds()
+    if gone < 60:
+        return "now"
+    if gone < 3600:
+        return f"{gone // 60:.0f} min"
+    days = (here.date() - then.date()).days
+    if days < 1:
+        return "today"
+    return "yesterday" if days == 1 else f"{then:%A}" if days < 7 else f"{then:%d %b %Y}".lstrip("0")
+
+
+def runs_table(runs: Sequence[Mapping[str, Any]], home: str, size: int, now: datetime | None = None) -> str:
+    """The list of runs; `runs` are rows of the index."""
+    rows: list[list[str]] = []
+    for r in runs:
+        final: Mapping[str, Any] = r.get("final") or {}
+        best = next(
+            (m for m in ("auc", "accuracy", "rmse", "loss", *final) if final.get(m) is not None), None
+        )
+        result = f"{ {'accuracy': 'acc'}.get(best, best) } {text.number(final[best])}" if best else ""
+        spent = (
+            f"{text.epsilon(r['epsilon'])}/{text.epsilon(r['budget'])}"
+            if r.get("epsilon") is not None
+            else "none"
+        )
+        when = "now" if r.get("status") == "running" else ago(r.get("started"), now)
+        moved = text.size((r.get("bytes_up") or 0) + (r.get("bytes_down") or 0))
+        rounds = f"{r.get('rounds_done') or 0}/{r.get('rounds_planned') or 0}"
+        rows.append([str(r["id"]), when, str(r["status"]), rounds, result, spent, moved])
+    head = ["run", "when", "status", "rounds", "result", "epsilon", "moved"]
+    table = text.columns(head, rows, left=(0, 1, 2)) if rows else "no run yet. Try: manyloom run heart"
+    return f"{table}\n{text.plural(len(runs), ('run', 'runs'))} in {home} ({text.size(size)})"
+
+
+def median_size(run: Run) -> float:
+    """The median client's training rows."""
+    sizes = [p.train for p in run.people.values() if p.train is not None]
+    return statistics.median(sizes) if sizes else 0.0
