@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from torch import nn
-
 from manyloom.core.errors import BadInput, Problem, RunFailed, bad
 from manyloom.core.exchange import Runtime
-from manyloom.core.text import number, seconds, size, slug
+from manyloom.core.text import slug
 from manyloom.job import checkpoint
-from manyloom.job.events import ClientLost, Event, Missing, Note, Planned, Resumed, RoundDone, RunDone, RunStarted, Saved
+from manyloom.job.events import (
+    ClientLost,
+    Event,
+    Missing,
+    Note,
+    Planned,
+    Resumed,
+    RoundDone,
+    RunDone,
+    RunStarted,
+    Saved,
+)
 from manyloom.job.job import Job
 from manyloom.job.loop import loop, start
 from manyloom.job.plan import Plan
@@ -28,72 +37,13 @@ from manyloom.track.environment import environment
 from manyloom.track.folder import Folder
 from manyloom.track.model import SavedModel, load_model, save_model
 from manyloom.track.progress import progress as display
+from manyloom.track.result import Result
 from manyloom.track.store import Store, Writer
 
 Progress = Literal["auto", "live", "plain"] | None
 SPARE = 0.05  # the share of a run's time that checkpoints may take
 PATIENCE_S = 10.0  # but one is saved at least so often
 UNNAMED = "# no job file can hold this job"
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run came to.
-
-    Args:
-        run_id: its name in the run store.
-        status: done, stopped, interrupted or failed.
-        model: the trained module, in evaluation mode; raw rows go through `load(run).predict`.
-        history: a dict a round, as `run --json` has it.
-        final: metrics of the last evaluation.
-        guarantee: the privacy guarantee; None: no protection.
-        clients: rounds taken part in and samples.
-        lost: who, when, why.
-        bytes_up, bytes_down: of training.
-        seconds: in all.
-        folder: of the run.
-        error: why it failed.
-    """
-
-    run_id: str
-    status: str
-    model: nn.Module = field(repr=False)
-    history: list[dict[str, Any]] = field(repr=False)
-    final: Mapping[str, float]
-    clients: list[dict[str, Any]] = field(repr=False)
-    lost: list[dict[str, Any]] = field(repr=False)
-    bytes_up: int
-    bytes_down: int
-    seconds: float
-    folder: Path = field(repr=False)
-    guarantee: Any = None
-    error: Mapping[str, Any] | None = field(default=None, repr=False)
-
-    def __repr__(self) -> str:
-        shown = ", ".join(f"{k}={number(v)}" for k, v in list(self.final.items())[:2])
-        told = [self.status, f"{len(self.history)} rounds", *([shown] if shown else []),
-                size(self.bytes_up + self.bytes_down), seconds(self.seconds)]  # fmt: skip
-        return f"Result({self.run_id}: {', '.join(told)})"[:119]
-
-    def report(self, path: str | Path | None = None) -> Path:
-        """Write the HTML report; where it lies."""
-        from manyloom.track.report import write
-
-        return write(Folder(self.folder), Path(path) if path else None)
-
-    def card(self, path: str | Path | None = None) -> Path:
-        """Write the model card; where it lies."""
-        from manyloom.track.card import write
-
-        return write(Folder(self.folder), Path(path) if path else None)
-
-    def frame(self) -> Any:
-        """The history as a pandas data frame (pandas is not a dependency of Manyloom)."""
-        try:
-            import pandas  # pyright: ignore[reportMissingImports, reportMissingTypeStubs]
-        except ImportError as error:
-            raise bad("extra-missing", "this needs pandas, which is not installed", mend="pip install pandas") from error
-        return cast(Any, pandas).DataFrame(self.history)
 
 
 def run(
@@ -129,8 +79,13 @@ def run(
         folder = store.resolve(resume)
     was = (folder.path / "job.digest").read_text().strip()
     if was != job.digest:
-        raise bad("digest-changed", f"{folder.name} was another job", got=f"here {job.digest[:8]}, there {was[:8]}",
-                  rule="a run goes on with the job it began with", mend="run it as a new job, or resume it by its name")  # fmt: skip
+        raise bad(
+            "digest-changed",
+            f"{folder.name} was another job",
+            got=f"here {job.digest[:8]}, there {was[:8]}",
+            rule="a run goes on with the job it began with",
+            mend="run it as a new job, or resume it by its name",
+        )
     return _go_on(job, runtime, folder, home, stop)
 
 
@@ -161,8 +116,12 @@ def resume(
         folder = store.resolve(run)
     path = folder.path / "job.toml"
     if path.read_text().startswith(UNNAMED):
-        raise bad("unnamed-part", "this run's job was made in Python, of parts without names", got=folder.name,
-                  mend=f'ml.run(job, resume="{folder.name}") with the job that made it')  # fmt: skip
+        raise bad(
+            "unnamed-part",
+            "this run's job was made in Python, of parts without names",
+            got=folder.name,
+            mend=f'ml.run(job, resume="{folder.name}") with the job that made it',
+        )
     job = Job.from_toml(str(path), {}, data_dir=data_dir)
     if rounds is not None and rounds < job.rounds:
         raise bad("out-of-range", "rounds can only grow", got=f"--rounds {rounds}, planned {job.rounds}")
@@ -254,9 +213,15 @@ def _writer(store: Store, job: Job, folder: Folder | None, kind: str, parent: st
         toml = job.to_toml()
     except BadInput as error:
         toml = f"{UNNAMED}: {error.what}\n"
-    about = {"model": job.task.name or "module", "rounds_planned": job.rounds, "seed": job.seed,
-             "algorithm": job.algorithm.name}  # fmt: skip
-    return store.create(job.name, toml=toml, digest=job.digest, env=environment(), kind=kind, parent=parent, record=about)
+    about = {
+        "model": job.task.name or "module",
+        "rounds_planned": job.rounds,
+        "seed": job.seed,
+        "algorithm": job.algorithm.name,
+    }
+    return store.create(
+        job.name, toml=toml, digest=job.digest, env=environment(), kind=kind, parent=parent, record=about
+    )
 
 
 def _written(
@@ -309,8 +274,14 @@ def _opening(job: Job, ready: Prepared, writer: Writer, resumed: bool) -> Iterat
         changed = ready.execution.get("changed")
         if changed:
             names = ", ".join(cast("dict[str, Any]", changed))
-            yield _put(writer, Note("warning", "not-bit-identical", f"another {names} than before: the run goes on equal "
-                                    "to tolerance, not bit for bit"))  # fmt: skip
+            yield _put(
+                writer,
+                Note(
+                    "warning",
+                    "not-bit-identical",
+                    f"another {names} than before: the run goes on equal to tolerance, not bit for bit",
+                ),
+            )
         return
     p = plan_of(job, ready)
     yield _put(writer, Planned(p.bytes["up_round"], p.bytes["down_round"], p.seconds_estimate))
@@ -340,9 +311,19 @@ def _result(job: Job, ready: Prepared, event: RunDone, writer: Writer) -> Result
     model = module_of(job.task, ready.shape, job.seed, state.server, job.algorithm.server.model(state.server))
     told = summary(Folder(writer.path))
     return Result(
-        run_id=writer.run_id, status=event.status, model=model, history=history(Folder(writer.path).events()),
-        final=dict(event.final), clients=told["clients"], lost=told["lost"], bytes_up=told["bytes_up"],
-        bytes_down=told["bytes_down"], seconds=told["seconds"]["total"], folder=writer.path, error=event.error)  # fmt: skip
+        run_id=writer.run_id,
+        status=event.status,
+        model=model,
+        history=history(Folder(writer.path).events()),
+        final=dict(event.final),
+        clients=told["clients"],
+        lost=told["lost"],
+        bytes_up=told["bytes_up"],
+        bytes_down=told["bytes_down"],
+        seconds=told["seconds"]["total"],
+        folder=writer.path,
+        error=event.error,
+    )
 
 
 __all__ = ["Plan", "Result", "load", "plan", "resume", "run", "train"]

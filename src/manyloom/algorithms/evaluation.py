@@ -53,14 +53,21 @@ def evaluate(
     whole |= {m: float(METRICS[m].value(sums[m].sum(0), rows.sum())) for m in metrics}
     if "auc" in metrics:
         each["auc"] = stack(replies, "auc_own").double()
-        s, ss, _ = sums["auc"].sum(0).tolist()
+        s, ss = (float(x) for x in sums["auc"].sum(0)[:2])
         centre = s / float(total)
         spread = math.sqrt(max(0.0, ss / float(total) - centre**2))
         whole["auc"] = math.nan
         if math.isfinite(centre) and math.isfinite(spread):
             at = torch.tensor([centre, spread], dtype=torch.float64)
-            answers = yield Ask(back, "scores", model | {"at": at}, round=round, quorum=quorum,
-                                deadline_s=deadline_s, fold=Fold(("histogram",)))  # fmt: skip
+            answers = yield Ask(
+                back,
+                "scores",
+                model | {"at": at},
+                round=round,
+                quorum=quorum,
+                deadline_s=deadline_s,
+                fold=Fold(("histogram",)),
+            )
             found = [a for a in answers if isinstance(a, Reply)]
             up, down = up + sum(r.sent for r in found), down + len(back) * (size_bytes(model) + 16)
             if found:

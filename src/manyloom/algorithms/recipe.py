@@ -24,13 +24,14 @@ class Card:
 CARDS: Mapping[str, Card] = {
     "fedavg": Card("the default", "no", "McMahan et al. 2017, AISTATS, arXiv:1602.05629"),
     "fedprox": Card("uneven work, strong skew", "no", "Li et al. 2020, MLSys, arXiv:1812.06127"),
-    "scaffold": Card("skew, clients that come back", "client", "Karimireddy et al. 2020, ICML, arXiv:1910.06378",
-                     uniform=True),
+    "scaffold": Card(
+        "skew, clients that come back", "client", "Karimireddy et al. 2020, ICML, arXiv:1910.06378", uniform=True
+    ),
     "fedavgm": Card("few clients a round", "server", "Hsu et al. 2019, arXiv:1909.06335", "momentum"),
     "fedadam": Card("slow or sparse gradients", "server", "Reddi et al. 2021, ICLR, arXiv:2003.00295", "adam"),
     "fedyogi": Card("as fedadam, v grows gently", "server", "Reddi et al. 2021, ICLR, arXiv:2003.00295", "yogi"),
     "fedadagrad": Card("sparse features", "server", "Reddi et al. 2021, ICLR, arXiv:2003.00295", "adagrad"),
-}  # fmt: skip
+}
 
 
 def compose(

@@ -67,17 +67,19 @@ def train(
     sends = slots_of(algorithm, "buffers" in server)
     if algorithm.aggregate.needs == "sum":
         fold = Fold(sends, "samples" if algorithm.weights == "samples" else None, algorithm.uplink.undo)
-    answers = yield Ask(cohort, "train", body, round=round, attempt=attempt, quorum=quorum, deadline_s=deadline_s, fold=fold)
+    answers = yield Ask(
+        cohort, "train", body, round=round, attempt=attempt, quorum=quorum, deadline_s=deadline_s, fold=fold
+    )
     replies = [a for a in answers if isinstance(a, Reply)]
     lost = sorted((a for a in answers if isinstance(a, Lost)), key=lambda a: a.client)
     back = np.concatenate([r.clients for r in replies]) if replies else cohort[:0]
     down = len(cohort) * size_bytes(body)
     up = sum(r.sent for r in replies)
-    counts = [stack(replies, name) if replies else torch.zeros(0) for name in COUNTS]
+    samples, steps, loss = (stack(replies, name) if replies else torch.zeros(0) for name in COUNTS)
     if len(back) < max(1, quorum):
-        return Round(server, rule, back, *counts, lost, up, down, enough=False)
+        return Round(server, rule, back, samples, steps, loss, lost, up, down, enough=False)
 
-    weights = counts[0].double() if algorithm.weights == "samples" else torch.ones(len(back), dtype=torch.float64)
+    weights = samples.double() if algorithm.weights == "samples" else torch.ones(len(back), dtype=torch.float64)
     if fold:
         rows: Slots = {name: torch.stack([r.body[name][0].double() for r in replies]).sum(0) for name in sends}
     else:
@@ -87,4 +89,4 @@ def train(
     state = algorithm.server.apply(server, mean)
     if "buffers" in server:  # running statistics move by their mean change, past the server's optimiser
         state = state | {"buffers": (server["buffers"] + mean["buffers"]).to(server["buffers"].dtype)}
-    return Round(state, rule, back, *counts, lost, up, down, enough=True)
+    return Round(state, rule, back, samples, steps, loss, lost, up, down, enough=True)

@@ -24,11 +24,19 @@ def scaffold(*, server: ServerStep | None = None, **options: Unpack[LocalOptions
     """
     opt = local({"weights": "uniform", **options})
     if opt.momentum or opt.optimiser != "sgd":
-        raise bad("scaffold-optimiser", "scaffold needs plain local SGD",
-                  got=f'optimiser = "{opt.optimiser}", momentum = {opt.momentum}',
-                  rule="its control variates are u / (K lr), which holds for SGD without momentum",
-                  mend='optimiser = "sgd" and momentum = 0; or algorithm.name = "fedprox"')  # fmt: skip
+        raise bad(
+            "scaffold-optimiser",
+            "scaffold needs plain local SGD",
+            got=f'optimiser = "{opt.optimiser}", momentum = {opt.momentum}',
+            rule="its control variates are u / (K lr), which holds for SGD without momentum",
+            mend='optimiser = "sgd" and momentum = 0; or algorithm.name = "fedprox"',
+        )
     if opt.weights != "uniform":
-        raise bad("scaffold-weights", "scaffold takes uniform means", got='weights = "samples"',
-                  rule="c is the plain mean of all c_i", mend='weights = "uniform", or leave it out')  # fmt: skip
+        raise bad(
+            "scaffold-weights",
+            "scaffold takes uniform means",
+            got='weights = "samples"',
+            rule="c is the plain mean of all c_i",
+            mend='weights = "uniform", or leave it out',
+        )
     return compose("scaffold", opt, client(opt), control(server or sgd()), sgd)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -204,7 +203,8 @@ def _usage(out: Out, args: Sequence[str], error: typer.TyperException) -> Proble
         mend = f"did you mean {near}? All flags: {helped}" if near else f"all flags: {helped}"
         return Problem("unknown-flag", f"{out.verb} has no flag {option}", mend=mend)
     if type(error).__name__ == "MissingParameter":
-        return Problem("missing-argument", f"{out.verb} needs {getattr(param, 'metavar', None) or option or 'more'}", mend=helped)
+        needed = getattr(param, "metavar", None) or option or "more"
+        return Problem("missing-argument", f"{out.verb} needs {needed}", mend=helped)
     text = error.format_message().rstrip(".")
     return Problem("bad-argument", f"can't read the command: {text[:1].lower()}{text[1:]}", mend=helped)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from manyloom.cli.out import Out, coloured, dumps, shown, write
-from manyloom.core.errors import BadInput, ManyloomError, Problem
+from manyloom.core.errors import BadInput, Interrupted, ManyloomError, Problem
 
 
 class Fault(Exception):
@@ -31,7 +31,7 @@ def guarded(out: Out, act: Callable[[], int]) -> int:
     except ManyloomError as error:
         return told(out, error)
     except KeyboardInterrupt:
-        return 130
+        return told(out, Interrupted(Problem("interrupted", "interrupted before it was done")))
     except BrokenPipeError:
         _hush()
         return 141
@@ -118,7 +118,7 @@ def _crash(out: Out, folder: Path | None, error: BaseException) -> Path | None:
     for place in places:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text("\n".join(p for p in parts if p is not None) + "\n", "utf-8")
+            place.write_text("\n".join(parts) + "\n", "utf-8")
             return place
         except OSError:
             continue

@@ -56,7 +56,8 @@ def _row(left: str, right: str, wide: int) -> str:
     lines = textwrap.wrap(right, WIDTH - wide - 4, break_long_words=False, break_on_hyphens=False) or [""]
     if len(left) > wide:
         return "\n".join(["  " + left, *(" " * (wide + 4) + line for line in lines)])
-    return "\n".join(("  " + left.ljust(wide) if i == 0 else " " * (wide + 2)) + "  " + line for i, line in enumerate(lines)).rstrip()
+    starts = ["  " + left.ljust(wide) + "  ", *[" " * (wide + 4)] * len(lines)]
+    return "\n".join(start + line for start, line in zip(starts, lines)).rstrip()
 
 
 def _arguments(function: Callable[..., Any]) -> list[tuple[str, ArgumentInfo, Any]]:

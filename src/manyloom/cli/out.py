@@ -91,15 +91,19 @@ def write(text: str) -> None:
 
 
 def next_lines(commands: Sequence[Next]) -> str:
-    """The commands to type next, their reasons in a column.
+    """The commands to type next: in a line if they fit, or with their reasons in a column.
 
-    >>> print(next_lines(["manyloom plan trial/job.toml"]))
-    next     manyloom plan trial/job.toml
+    >>> print(next_lines(["manyloom show a", "manyloom card a"]))
+    next     manyloom show a     manyloom card a
     >>> print(next_lines([("manyloom show a", "one run"), ("manyloom compare a b", "two")]))
     next     manyloom show a         one run
              manyloom compare a b    two
     """
     pairs = [(n, "") if isinstance(n, str) else n for n in commands]
+    if not any(why for _, why in pairs):
+        line = "next     " + "     ".join(command for command, _ in pairs)
+        if len(line) <= WIDTH:
+            return line
     widest = max(len(command) for command, _ in pairs)
     fits = all(9 + widest + 4 + len(why) <= WIDTH for _, why in pairs)
     lines = [f"{command.ljust(widest)}    {why}".rstrip() if fits else command for command, why in pairs]
@@ -147,7 +151,7 @@ def complete_runs(incomplete: str) -> list[str]:
 
 def complete_jobs(incomplete: str) -> list[str]:
     """Job files below here, and the shipped jobs."""
-    from manyloom.cli.parse import SHIPPED
+    from manyloom.cli.parse import shipped
 
     folder, _, stem = incomplete.rpartition("/")
     here = Path(folder or ("/" if incomplete.startswith("/") else "."))
@@ -157,4 +161,4 @@ def complete_jobs(incomplete: str) -> list[str]:
             name = f"{folder}/{p.name}" if folder or incomplete.startswith("/") else p.name
             if p.name.startswith(stem) and p.name[0] != ".":
                 found += [name + "/"] if p.is_dir() else [name] if p.suffix == ".toml" else []
-    return [n for n in SHIPPED() if n.startswith(incomplete)] + found
+    return [n for n in shipped() if n.startswith(incomplete)] + found

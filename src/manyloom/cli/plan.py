@@ -24,7 +24,7 @@ def plan(
 
     Whatever is wrong with the job or its data is told, all of it at once.
     """
-    given = overrides(changes or [], f"manyloom plan {job}")
+    given = overrides(changes or [], job)
     path = job_path(job)
     settle()
     from manyloom.job.job import Job

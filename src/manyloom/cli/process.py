@@ -58,7 +58,7 @@ class Stop:
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = number
-        word = "Ctrl-C again" if number == signal.SIGINT else "Ctrl-C or a second SIGTERM"
+        word = "Ctrl-C again" if number == signal.SIGINT else "a second one"
         text = f"stopping after round {self.round}; {word} stops now and loses only round {self.round}"
         threading.Thread(target=self.say, args=(text,), daemon=True).start()
 

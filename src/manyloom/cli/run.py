@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from typer import Argument, Option
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from manyloom.job.events import Event
     from manyloom.job.job import Job
     from manyloom.track.folder import Folder
+    from manyloom.track.record import Run
 
+EVENTS = Option("--events", metavar="FILE", help="write each event there too, a JSON line each")
 Start = Callable[[Callable[[], bool]], "Iterator[Event]"]
 """Begins a run; the argument is asked after each round whether to stop."""
 
@@ -56,15 +58,15 @@ def run(
                                                   help="changes to it, as in algorithm.lr=0.1")] = None,
     baselines: Annotated[bool, Option("--baselines",
                                       help="compare with each client alone and with all records pooled")] = False,
-    name: Annotated[str | None, Option("--name", metavar="NAME", help="call the run so instead of after the job")] = None,
-    events: Annotated[Path | None, Option("--events", metavar="FILE", help="write each event there too, a JSON line each")] = None,
+    name: Annotated[str | None, Option("--name", metavar="NAME", help="call the run so, not after the job")] = None,
+    events: Annotated[Path | None, EVENTS] = None,
     fast: Annotated[bool, Option("--fast", help="only try it: one round, one batch a client")] = False,
 ) -> int:  # fmt: skip
     """Run a job, show how it goes, and keep what it leaves behind.
 
     Ctrl-C finishes the round and keeps the run resumable; a second one stops at once.
     """
-    given = overrides(changes or [], f"manyloom run {job}")
+    given = overrides(changes or [], job)
     path = job_path(job)
     settle()
     from manyloom import session
@@ -78,7 +80,7 @@ def run(
     ran = execute(out, lambda stop: session.run(made, home=out.home, stop=stop), events=events)
     if baselines and ran.status in ("done", "stopped") and ran.folder is not None:
         ran = _with_baselines(out, made, ran)
-    return finish(out, ran, again=f"manyloom run {job}", baselines=baselines)
+    return finish(out, ran, again=f"manyloom run {job}")
 
 
 def resume(
@@ -87,7 +89,7 @@ def resume(
                                  help='a run\'s name, a unique prefix of it, or "last"')],
     rounds: Annotated[int | None, Option("--rounds", metavar="N", min=1,
                                          help="go on to round N; this changes the job and its digest")] = None,
-    events: Annotated[Path | None, Option("--events", metavar="FILE", help="write each event there too, a JSON line each")] = None,
+    events: Annotated[Path | None, EVENTS] = None,
 ) -> int:  # fmt: skip
     """Go on with a run from its last checkpoint, bit for bit as if it had not stopped."""
     from manyloom.track.store import Store
@@ -140,6 +142,8 @@ def execute(out: Out, start: Start, *, events: Path | None = None, before: Folde
                         status, result = told["status"], getattr(event, "result", None)
             except KeyboardInterrupt:
                 now = True
+        if hasattr(display, "console"):
+            out.note("")  # a live display ends in the middle of the screen
     except (ManyloomError, BrokenPipeError):
         raise
     except Exception as error:
@@ -159,7 +163,8 @@ def _opened(path: Path | None) -> Any:
     try:
         return open(path, "w", encoding="utf-8")
     except OSError as error:
-        raise bad("unwritable", f"can't write events to {path}", got=error.strerror, mend="give another file") from error
+        what = f"can't write events to {path}"
+        raise bad("unwritable", what, got=error.strerror, mend="give another file") from error
 
 
 def _above(display: Any, text: str) -> None:
@@ -181,7 +186,7 @@ def _past(display: Any, folder: Folder) -> None:
 # ---- when it is over
 
 
-def finish(out: Out, ran: Ran, *, again: str, resumed: bool = False, baselines: bool = False) -> int:
+def finish(out: Out, ran: Ran, *, again: str, resumed: bool = False) -> int:
     """Say how a run ended, on standard output, and give the exit code."""
     from manyloom.track import record
     from manyloom.track.document import summary
@@ -205,26 +210,23 @@ def finish(out: Out, ran: Ran, *, again: str, resumed: bool = False, baselines: 
         document["resumed_from"] = found.resumed[-1] if found.resumed else 0
     if error is not None:
         out.warn(ending.failed(error, found))
-    human = ending.human(found, shown(ran.folder), plain=out.plain or not sys.stderr.isatty(), now=ran.now,
-                         baselines=baselines)  # fmt: skip
+    human = ending.human(found, shown(ran.folder), plain=out.plain or not sys.stderr.isatty(), now=ran.now)
     out.emit(document, human, made=ran.run, next=[] if error else commands, ok=ran.code == 0)
     return ran.code
 
 
-def _error(found: Any) -> Problem | None:
+def _error(found: Run) -> Problem | None:
+    """Why a run failed, as its last event says it."""
     if found.status != "failed":
         return None
-    told = found.error if isinstance(found.error, dict) else {}
-    texts = {k: told.get(k) for k in ("got", "where", "rule", "mend")}
-    mend = (texts["mend"] or f"then go on: manyloom resume {found.id}").replace("resume RUN", f"resume {found.id}")
-    return Problem(str(told.get("code") or "failed"), str(told.get("what") or found.reason or "the run failed"),
-                   texts["got"], texts["where"], texts["rule"], mend)  # fmt: skip
+    told = cast("dict[str, str | None]", found.error) if found.error else {}
+    mend = (told.get("mend") or "then go on: manyloom resume RUN").replace("resume RUN", f"resume {found.id}")
+    what = told.get("what") or str(found.reason or "the run failed")
+    return Problem(told.get("code") or "failed", what, told.get("got"), told.get("where"), told.get("rule"), mend)
 
 
-def _next(found: Any) -> list[Next]:
-    if found.status == "interrupted":
-        return [f"manyloom resume {found.id}"]
-    if found.status == "failed":
+def _next(found: Run) -> list[Next]:
+    if found.status in ("interrupted", "failed"):
         return [f"manyloom resume {found.id}"]
     return [f"manyloom show {found.id}", f"manyloom card {found.id}"]
 

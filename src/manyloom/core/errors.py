@@ -1,9 +1,9 @@
 """What goes wrong, said in five fields.
 
-    ManyloomError            .problems: one or many, all found before anything is said
-    ├── BadInput             the job, the data or the command is wrong: exit code 2, nothing was trained
-    ├── RunFailed            a run began and can't go on: exit code 1, what was saved is kept
-    └── Interrupted          somebody asked it to stop: exit code 130 or 143, resumable
+ManyloomError            .problems: one or many, all found before anything is said
+├── BadInput             the job, the data or the command is wrong: exit code 2, nothing was trained
+├── RunFailed            a run began and can't go on: exit code 1, what was saved is kept
+└── Interrupted          somebody asked it to stop: exit code 130 or 143, resumable
 """
 
 from __future__ import annotations
@@ -41,8 +41,14 @@ class Problem:
 
     def to_json(self) -> dict[str, str | None]:
         """The problem as `--json` shows it."""
-        return {"code": self.code, "what": self.what, "got": self.got, "where": self.where,
-                "rule": self.rule, "mend": self.mend}  # fmt: skip
+        return {
+            "code": self.code,
+            "what": self.what,
+            "got": self.got,
+            "where": self.where,
+            "rule": self.rule,
+            "mend": self.mend,
+        }
 
 
 def _field(label: str, value: str, width: int) -> list[str]:

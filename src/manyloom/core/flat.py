@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import reduce
 from math import prod
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -73,9 +74,12 @@ class Layout:
                 names[id(p)] = name
                 kept[name] = p
         if not kept:
-            raise bad("nothing-to-train", "the model has no trainable parameter",
-                      rule="theta holds the parameters that require a gradient and are not frozen",
-                      mend="unfreeze a layer, or check [model] freeze")  # fmt: skip
+            raise bad(
+                "nothing-to-train",
+                "the model has no trainable parameter",
+                rule="theta holds the parameters that require a gradient and are not frozen",
+                mend="unfreeze a layer, or check [model] freeze",
+            )
         return Layout(*_entries(kept), ties=tuple(ties))
 
     @staticmethod
@@ -146,16 +150,21 @@ class Layout:
     def _matching(self, patterns: Sequence[str]) -> list[Entry]:
         for p in patterns:
             if not any(_matches(e.name, [p]) for e in self.entries):
-                raise bad("unknown-part", f'no parameter is called "{p}"', got=f'"{p}"',
-                          rule="patterns match " + ", ".join(self.names[:8]),
-                          mend="* stands for any letters: \"head.*\"")  # fmt: skip
+                raise bad(
+                    "unknown-part",
+                    f'no parameter is called "{p}"',
+                    got=f'"{p}"',
+                    rule="patterns match " + ", ".join(self.names[:8]),
+                    mend='* stands for any letters: "head.*"',
+                )
         return [e for e in self.entries if _matches(e.name, patterns)]
 
 
 def running_layers(module: nn.Module) -> dict[str, nn.Module]:
     """The layers that keep running statistics (BatchNorm and its kin), by name."""
-    norm = (nn.modules.batchnorm._NormBase,)  # pyright: ignore[reportPrivateUsage]
-    return {n: m for n, m in module.named_modules() if isinstance(m, norm) and m.track_running_stats}
+    kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)  # pyright: ignore[reportPrivateUsage]
+    every = cast("Iterable[tuple[str, nn.Module]]", module.named_modules())
+    return {n: m for n, m in every if isinstance(m, kinds) and m.track_running_stats}
 
 
 def running_buffers(module: nn.Module) -> dict[str, Tensor]:
@@ -181,8 +190,10 @@ def _entries(tensors: Mapping[str, Tensor]) -> tuple[tuple[Entry, ...], torch.dt
         entries.append(Entry(name, tuple(t.shape), t.dtype, offset))
         offset += t.numel()
     dtypes = [t.dtype for t in tensors.values()]
-    return tuple(entries), reduce(torch.promote_types, dtypes) if dtypes else torch.float32
+    common = reduce(torch.promote_types, dtypes, dtypes[0]) if dtypes else torch.float32
+    return tuple(entries), common
 
 
 def _view(theta: Tensor, e: Entry) -> Tensor:
-    return theta.narrow(-1, e.offset, e.size).unflatten(-1, e.shape) if e.shape else theta[..., e.offset]
+    part = theta.narrow(-1, e.offset, e.size)
+    return part.view(*theta.shape[:-1], *e.shape) if e.shape else part.squeeze(-1)

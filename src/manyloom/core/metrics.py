@@ -73,23 +73,42 @@ def _r2(sums: Tensor, rows: Tensor) -> Tensor:
     return torch.where(total > 0, 1 - ee / total.clamp_min(1e-300), torch.full_like(total, math.nan))
 
 
+def _first(sums: Tensor, rows: Tensor) -> Tensor:
+    return sums[..., 0] / rows
+
+
+def _later(sums: Tensor, rows: Tensor) -> Tensor:
+    return torch.full_like(rows, math.nan)  # AUC needs the second ask
+
+
+def _rmse(sums: Tensor, rows: Tensor) -> Tensor:
+    return (sums[..., 3] / rows).sqrt()
+
+
+def _mae(sums: Tensor, rows: Tensor) -> Tensor:
+    return sums[..., 2] / rows
+
+
 def _scores(output: Tensor, y: Tensor) -> Tensor:
     s = score(output)
     return torch.stack([s, s * s, (y == 1).double()], -1)
 
 
-METRICS: Mapping[str, Metric] = {m.name: m for m in (
-    Metric("accuracy", _hits, lambda s, n: s[..., 0] / n, full="share of right decisions"),
-    Metric("auc", _scores, lambda s, n: torch.full_like(n, math.nan), full="area under the ROC curve"),
-    Metric("f1", _confusion, _macro_f1, full="macro F1: the mean over the classes that occur"),
-    Metric("rmse", _errors, lambda s, n: (s[..., 3] / n).sqrt(), "min", "number", "root of the mean squared error"),
-    Metric("mae", _errors, lambda s, n: s[..., 2] / n, "min", "number", "mean absolute error"),
-    Metric("r2", _errors, _r2, "max", "number", "explained share of the variance"),
-)}  # fmt: skip
+METRICS: Mapping[str, Metric] = {
+    m.name: m
+    for m in (
+        Metric("accuracy", _hits, _first, full="share of right decisions"),
+        Metric("auc", _scores, _later, full="area under the ROC curve"),
+        Metric("f1", _confusion, _macro_f1, full="macro F1: the mean over the classes that occur"),
+        Metric("rmse", _errors, _rmse, "min", "number", "root of the mean squared error"),
+        Metric("mae", _errors, _mae, "min", "number", "mean absolute error"),
+        Metric("r2", _errors, _r2, "max", "number", "explained share of the variance"),
+    )
+}
 
 
 def better(metric: str) -> str:
-    """"max" or "min": which way a metric improves; a loss falls."""
+    """ "max" or "min": which way a metric improves; a loss falls."""
     return METRICS[metric].better if metric in METRICS else "min"
 
 

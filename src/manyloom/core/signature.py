@@ -9,7 +9,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Unpack, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Unpack, get_args, get_origin, get_type_hints
 
 from manyloom.core.errors import Problem
 from manyloom.core.validate import check
@@ -100,4 +100,4 @@ def meanings(doc: str) -> dict[str, str]:
 
 def summary(factory: Callable[..., object]) -> str:
     """The first line of a factory's docstring."""
-    return cast(str, inspect.cleandoc(factory.__doc__ or "")).split("\n")[0]
+    return inspect.cleandoc(factory.__doc__ or "").split("\n")[0]

@@ -46,4 +46,4 @@ def unpack_json(tensor: Tensor) -> object:
     >>> unpack_json(pack_json({"sex": ["f", "m"]}))
     {'sex': ['f', 'm']}
     """
-    return cast(object, json.loads(bytes(tensor.to(torch.uint8).tolist()).decode()))
+    return cast(object, json.loads(tensor.to(torch.uint8).cpu().numpy().tobytes()))

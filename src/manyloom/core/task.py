@@ -74,15 +74,30 @@ class Task:
     def __post_init__(self) -> None:
         wrong: list[Problem] = []
         if isinstance(self.loss, str) and self.loss not in LOSSES:
-            wrong.append(Problem("unknown-name", f'there is no loss "{self.loss}"', f"loss = {show(self.loss)}",
-                                 mend=_mean(self.loss, LOSSES)))  # fmt: skip
+            wrong.append(
+                Problem(
+                    "unknown-name",
+                    f'there is no loss "{self.loss}"',
+                    f"loss = {show(self.loss)}",
+                    mend=_mean(self.loss, LOSSES),
+                )
+            )
         for m in self.metrics:
             if m not in METRICS:
-                wrong.append(Problem("unknown-name", f'there is no metric "{m}"', f"metrics = {show(list(self.metrics))}",
-                                     mend=_mean(m, METRICS)))  # fmt: skip
+                wrong.append(
+                    Problem(
+                        "unknown-name",
+                        f'there is no metric "{m}"',
+                        f"metrics = {show(list(self.metrics))}",
+                        mend=_mean(m, METRICS),
+                    )
+                )
         if self.buffers not in ("refuse", "average", "local"):
-            wrong.append(Problem("out-of-range", 'buffers must be "refuse", "average" or "local"',
-                                 f"buffers = {show(self.buffers)}"))  # fmt: skip
+            wrong.append(
+                Problem(
+                    "out-of-range", 'buffers must be "refuse", "average" or "local"', f"buffers = {show(self.buffers)}"
+                )
+            )
         if wrong:
             raise BadInput(*wrong)
 
@@ -97,11 +112,14 @@ class Task:
         if layers and self.buffers == "refuse":
             name, layer = next(iter(layers.items()))
             channels = cast(int, getattr(layer, "num_features", 0))
-            raise bad("batchnorm", "BatchNorm keeps running statistics that an average would falsify",
-                      got=f'layer "{name}" ({channels} channels) in {self.name or type(module).__name__}',
-                      rule='[model] buffers is "refuse" by default',
-                      mend='buffers = "local" keeps them at each client (FedBN);\n'
-                           'buffers = "average" averages the float ones; or use GroupNorm')  # fmt: skip
+            raise bad(
+                "batchnorm",
+                "BatchNorm keeps running statistics that an average would falsify",
+                got=f'layer "{name}" ({channels} channels) in {self.name or type(module).__name__}',
+                rule='[model] buffers is "refuse" by default',
+                mend='buffers = "local" keeps them at each client (FedBN);\n'
+                'buffers = "average" averages the float ones; or use GroupNorm',
+            )
         return module
 
     def losses(self, output: Tensor, y: Tensor) -> Tensor:
@@ -112,27 +130,43 @@ class Task:
         """Refuse a model whose output does not fit the labels, on a few real rows (`model-labels`)."""
         was = module.training
         module.eval()
-        with torch.no_grad():
-            try:
+        try:
+            with torch.no_grad():
                 out = module(x)
-            except Exception as error:
-                raise bad("model-input", "the model can't take a batch of this data",
-                          got=f"input {list(x.shape)}: {type(error).__name__}: {str(error).splitlines()[0]}",
-                          rule=f"a row has the shape {list(shape.features)}",
-                          mend="check the model's first layer, or choose another model")  # fmt: skip
-        module.train(was)
+        except Exception as error:
+            raise bad(
+                "model-input",
+                "the model can't take a batch of this data",
+                got=f"input {list(x.shape)}: {type(error).__name__}: {str(error).splitlines()[0]}",
+                rule=f"a row has the shape {list(shape.features)}",
+                mend="check the model's first layer, or choose another model",
+            ) from error
+        finally:
+            module.train(was)
         n, c = len(x), shape.classes
         want = {"binary": [[n, 1], [n]], "mse": [[n, 1], [n]]}.get(str(self.loss), [[*y.shape, c]])
         if isinstance(self.loss, str) and list(out.shape) not in want:
             labels = f"labels 0 to {c - 1}" if c else "a number a row"
-            need = f"{c} classes need an output of [batch, {c}]" if self.loss == "cross-entropy" else \
-                "one number a row: an output of [batch, 1]"  # fmt: skip
-            raise bad("model-labels", "the model's output does not fit the labels",
-                      got=f"output {list(out.shape)}, {labels}", rule=need,
-                      mend=f"set classes = {c} in [model], or use loss = \"binary\" for two classes")  # fmt: skip
+            need = (
+                f"{c} classes need an output of [batch, {c}]"
+                if self.loss == "cross-entropy"
+                else "one number a row: an output of [batch, 1]"
+            )
+            raise bad(
+                "model-labels",
+                "the model's output does not fit the labels",
+                got=f"output {list(out.shape)}, {labels}",
+                rule=need,
+                mend=f'set classes = {c} in [model], or use loss = "binary" for two classes',
+            )
         if not isinstance(self.loss, str) and list(self.losses(out, y).shape) != [n]:
-            raise bad("loss-shape", "the loss must be one number a sample", rule=f"got a batch of {n}: need [{n}]",
-                      got=f"shape {list(self.losses(out, y).shape)}", mend='use reduction="none"')  # fmt: skip
+            raise bad(
+                "loss-shape",
+                "the loss must be one number a sample",
+                rule=f"got a batch of {n}: need [{n}]",
+                got=f"shape {list(self.losses(out, y).shape)}",
+                mend='use reduction="none"',
+            )
 
 
 def _mean(word: str, words: Mapping[str, object]) -> str:

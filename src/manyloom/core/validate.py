@@ -146,8 +146,15 @@ def show(value: object) -> str:
 
 def kind(value: object) -> str:
     """What a value is, in a user's words."""
-    names: list[tuple[type, str]] = [(bool, "true or false"), (int, "a whole number"), (float, "a number"),
-                                     (str, "text"), (list, "a list"), (tuple, "a list"), (dict, "a table")]  # fmt: skip
+    names: list[tuple[type, str]] = [
+        (bool, "true or false"),
+        (int, "a whole number"),
+        (float, "a number"),
+        (str, "text"),
+        (list, "a list"),
+        (tuple, "a list"),
+        (dict, "a table"),
+    ]
     return next((name for typ, name in names if isinstance(value, typ)), type(value).__name__)
 
 
@@ -178,7 +185,7 @@ def _fits(value: object, hint: Any) -> tuple[bool, str]:
     if origin in (list, tuple) or getattr(origin, "__name__", "") == "Sequence":
         inner = args[0] if args else Any
         items = cast("list[object]", value) if isinstance(value, (list, tuple)) else None
-        words = {str: "a list of texts", int: "a list of whole numbers"}.get(inner, "a list")
+        words = "a list of texts" if inner is str else "a list of whole numbers" if inner is int else "a list"
         return items is not None and all(_fits(v, inner)[0] for v in items), words
     if hint is type(None):
         return value is None, "nothing"
@@ -202,18 +209,20 @@ def check(key: str, value: object, hint: Any, table: str | None = None) -> Probl
     fits, words = _fits(value, hint)
     if not fits:
         got = f"{key} = {show(value)} ({kind(value)}){place}"
-        if get_origin(hint) is Literal or " or \"" in words:
+        if get_origin(hint) is Literal or ' or "' in words:
             return Problem("out-of-range", f"{key} must be {words}", got, mend=_near(key, value, hint))
         plain = show(value).strip('"')
         mend = f"write {key} = {plain} without quotes" if isinstance(value, str) and _number(plain) else None
         return Problem("wrong-type", f"{key} must be {words}", got, mend=mend)
-    for x in cast("list[object]", value) if isinstance(value, (list, tuple)) else [value]:
+    shown = show(value)
+    many = cast("list[object]", value) if isinstance(value, (list, tuple)) else [value]
+    for x in many:
         if isinstance(x, (int, float)) and not isinstance(x, bool):
             if not math.isfinite(x):
                 return Problem("out-of-range", f"{key} must be finite", f"{key} = {x}{place}")
             for rule in rules_of(hint):
                 if not rule(x):
-                    return Problem("out-of-range", f"{key} must be {rule}", f"{key} = {show(value)}{place}")
+                    return Problem("out-of-range", f"{key} must be {rule}", f"{key} = {shown}{place}")
     return None
 
 

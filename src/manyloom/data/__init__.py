@@ -9,13 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from manyloom.data.sources.files import csv as csv
-    from manyloom.data.sources.files import parquet as parquet
-    from manyloom.data.sources.huggingface import huggingface as huggingface
-    from manyloom.data.sources.images import fashion_mnist as fashion_mnist
-    from manyloom.data.sources.images import mnist as mnist
-    from manyloom.data.sources.shakespeare import shakespeare as shakespeare
-
     from manyloom.data.federation import Client as Client
     from manyloom.data.federation import Federation as Federation
     from manyloom.data.partition import Partition as Partition
@@ -25,10 +18,16 @@ if TYPE_CHECKING:
     from manyloom.data.partition import quantity as quantity
     from manyloom.data.partition import shards as shards
     from manyloom.data.preprocess import Preprocess as Preprocess
+    from manyloom.data.sources.files import csv as csv
+    from manyloom.data.sources.files import parquet as parquet
     from manyloom.data.sources.heart_disease import heart_disease as heart_disease
+    from manyloom.data.sources.huggingface import huggingface as huggingface
+    from manyloom.data.sources.images import fashion_mnist as fashion_mnist
+    from manyloom.data.sources.images import mnist as mnist
     from manyloom.data.sources.info import SourceInfo as SourceInfo
     from manyloom.data.sources.registry import source as source
     from manyloom.data.sources.registry import sources as sources
+    from manyloom.data.sources.shakespeare import shakespeare as shakespeare
     from manyloom.data.sources.sklearn import breast_cancer as breast_cancer
     from manyloom.data.sources.sklearn import digits as digits
     from manyloom.data.sources.synthetic import synthetic as synthetic

@@ -160,9 +160,7 @@ class Federation:
         """
         from manyloom.data import own
 
-        return own.of_callables(
-            load, np.asarray(sizes, np.int64), names, test, seed, target, classes, features
-        )
+        return own.of_callables(load, np.asarray(sizes, np.int64), names, test, seed, target, classes, features)
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -206,17 +204,7 @@ class Federation:
         already."""
         if self.schema is None:
             return self
-        store, index = (
-            (self.store.inner, self.store) if isinstance(self.store, (Some, All)) else (self.store, None)
-        )
-        if not isinstance(store, (Raw, Shared)) or store.raw is None:
-            raise TypeError(f"no table to prepare in {type(store).__name__}")
-        x = from_numpy(pre.encode(store.raw))
-        y = from_numpy(store.raw.y)
-        shared = Shared(x, y if self.target == "class" else y.float(), store.train, store.test, raw=store.raw)
-        return replace(
-            self, store=shared if index is None else replace(index, inner=shared), features=(pre.width,)
-        )
+        return replace(self, store=_encoded(self.store, pre, self.target), features=(pre.width,))
 
     def pooled(self) -> Federation:
         """One client, "all", with every row; `origins` says which client each of its test rows came from."""
@@ -245,9 +233,7 @@ class Federation:
         if len(index) and not (0 <= index.min() and index.max() < len(self)):
             raise IndexError(f"clients 0 to {len(self) - 1}, got {index.min()} to {index.max()}")
         inner = (
-            Some(self.store.inner, self.store.index[index])
-            if isinstance(self.store, Some)
-            else Some(self.store, index)
+            Some(self.store.inner, self.store.index[index]) if isinstance(self.store, Some) else Some(self.store, index)
         )
         empty = tuple(np.flatnonzero(self.sizes[index] == 0).tolist())
         return replace(
@@ -263,9 +249,7 @@ class Federation:
             origins=None,
         )
 
-    def label_counts(
-        self, clients: Sequence[int] | npt.NDArray[Any] | None = None, part: Part = "train"
-    ) -> I64:
+    def label_counts(self, clients: Sequence[int] | npt.NDArray[Any] | None = None, part: Part = "train") -> I64:
         """Rows of each class, [k, C]; [k, 0] where a number is predicted."""
         index = np.arange(len(self)) if clients is None else np.asarray(clients, np.int64)
         classes = self.classes or 0 if self.target == "class" else 0
@@ -288,28 +272,40 @@ class Federation:
         tables = [self.store.table(np.array([i]), "train") for i in range(len(self))]
         return np.array([t.gaps() for t in tables if t is not None], np.int64)
 
-    def check_labels(self, classes: int, clients: Sequence[int] | None = None) -> None:
+    def check_labels(self, classes: int) -> None:
         """Refuse labels outside 0 .. classes - 1 (`label-range`)."""
-        index = np.arange(len(self)) if clients is None else np.asarray(clients, np.int64)
+        if self.target != "class" or (self.classes is not None and self.classes <= classes):
+            return  # its own labels were checked when it was made
         parts: tuple[Part, ...] = ("train", "test")
         for part in parts:
-            y, off = self.store.labels(index, part)
-            wrong = torch.nonzero(any_of_row((y < 0) | (y >= classes))).flatten()
-            if len(wrong):
-                row = int(wrong[0])
-                client = int(np.searchsorted(off, row, side="right")) - 1
-                label = y[row].reshape(-1)
-                label = label[(label < 0) | (label >= classes)][0]
-                raise label_range(self.keys[int(index[client])], row - int(off[client]), int(label), classes)
+            check_range(*self.store.labels(np.arange(len(self)), part), self.keys, classes)
+
+
+def _encoded(store: Store, pre: Preprocess, target: Target) -> Store:
+    """The same clients over encoded rows."""
+    if isinstance(store, (Some, All)):
+        return replace(store, inner=_encoded(store.inner, pre, target))
+    if not isinstance(store, (Raw, Shared)) or store.raw is None:
+        raise TypeError(f"no table to prepare in {type(store).__name__}")
+    y = from_numpy(store.raw.y)
+    x = from_numpy(pre.encode(store.raw))
+    return Shared(x, y if target == "class" else y.float(), store.train, store.test, raw=store.raw)
+
+
+def check_range(y: Tensor, off: I64, keys: Sequence[str], classes: int) -> None:
+    """Refuse the first label y [n] or [n, T] outside 0 .. classes - 1; client i has y[off[i]:off[i + 1]]."""
+    wrong = torch.nonzero(any_of_row((y < 0) | (y >= classes))).flatten()
+    if len(wrong):
+        row = int(wrong[0])
+        client = int(np.searchsorted(off, row, side="right")) - 1
+        label = y[row].reshape(-1)
+        label = label[(label < 0) | (label >= classes)][0]
+        raise label_range(keys[client], row - int(off[client]), int(label), classes)
 
 
 def label_range(client: str, row: int, label: int, classes: int) -> Exception:
     """The error of a label outside the model's classes; rows count from 1."""
-    mend = (
-        f'set classes = {label + 1}, or check label = "y" in [data]'
-        if label >= classes
-        else "count classes from 0"
-    )
+    mend = f'set classes = {label + 1}, or check label = "y" in [data]' if label >= classes else "count classes from 0"
     return bad(
         "label-range",
         "a label is outside the classes the model has",

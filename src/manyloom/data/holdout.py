@@ -49,18 +49,14 @@ def hold_out(
         keys = seeds.key(seed, 0, ids, "held-out")
         with np.errstate(over="ignore"):
             h = seeds.mix(keys[client] + (place.astype(np.uint64) + np.uint64(1)) * seeds.PHI)
-        kind = (
-            np.zeros(len(rows), np.int64) if classes is None else np.unique(classes, return_inverse=True)[1]
-        )
+        kind = np.zeros(len(rows), np.int64) if classes is None else np.unique(classes, return_inverse=True)[1]
         group = client * (int(kind.max(initial=0)) + 1) + kind
         sort = np.lexsort((place, h, group))
         count = np.bincount(group)
         start = np.cumsum(count) - count
         rank = np.empty(len(rows), np.int64)
         rank[sort] = np.arange(len(rows)) - start[group[sort]]
-    held = (
-        rank < np.floor(share * count + 1e-9).astype(np.int64)[group]
-    )  # 1e-9: 0.29 * 100 is 29, not 28.99...
+    held = rank < np.floor(share * count + 1e-9).astype(np.int64)[group]  # 1e-9: 0.29 * 100 is 29, not 28.99...
     tests = np.bincount(client[held], minlength=len(sizes))
     return Parts(rows[~held], _offsets(sizes - tests), rows[held], _offsets(tests))
 

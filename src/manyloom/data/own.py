@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from manyloom.core.errors import bad
-from manyloom.data.arrays import I64, any_of_row, as_tensor, offsets
+from manyloom.data.arrays import I64, any_of_row, as_tensor, from_numpy, offsets
 from manyloom.data.build import cast_of, check_test, not_finite
-from manyloom.data.federation import Federation, ids_of, label_range
+from manyloom.data.federation import Federation, check_range, ids_of, label_range
 from manyloom.data.holdout import hold_out
 from manyloom.data.store import Lazy, Listed, Numbered, Shared
 from manyloom.data.table import Target
@@ -66,7 +66,9 @@ def of_tensors(
             )
     store = Shared(xs, ys, Listed(cut.train, cut.train_off), Listed(cut.test, cut.test_off), cast_of(xs))
     known = None if kind == "number" else classes or int(ys.max()) + 1 if len(ys) else classes
-    fed = Federation(
+    if known is not None:
+        check_range(ys[from_numpy(rows)], off, stable, known)
+    return Federation(
         store,
         ids,
         stable,
@@ -80,9 +82,6 @@ def of_tensors(
         test_mode=test,
         skipped=tuple(np.flatnonzero(np.diff(off) == 0).tolist()),
     )
-    if known is not None:
-        fed.check_labels(known)
-    return fed
 
 
 def of_callables(
@@ -123,12 +122,7 @@ def of_callables(
                     np.arange(len(x)),
                     np.array([0, len(x)]),
                 )
-        if (
-            target == "class"
-            and known[0] is not None
-            and len(y)
-            and not (0 <= y.min() and y.max() < known[0])
-        ):
+        if target == "class" and known[0] is not None and len(y) and not (0 <= y.min() and y.max() < known[0]):
             row = int(torch.nonzero(any_of_row((y < 0) | (y >= known[0])))[0])
             raise label_range(stable[i], row, int(y[row].reshape(-1)[0]), known[0])
         return x, y

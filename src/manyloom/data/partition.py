@@ -178,9 +178,7 @@ def skew(counts: I64) -> Skew:
     return Skew(sizes, -(p * logs).sum(axis=1), distance)
 
 
-def split(
-    spec: Partition, y: npt.NDArray[np.generic], seed: int, group: I64 | None = None, groups: int = 0
-) -> Split:
+def split(spec: Partition, y: npt.NDArray[np.generic], seed: int, group: I64 | None = None, groups: int = 0) -> Split:
     """Deal rows with labels y [n] to clients. `group` [n]: each row's natural client, of `groups`.
 
     Raises `out-of-range` where a scheme can't give every client `min_samples` rows, and where `natural` has
@@ -311,9 +309,7 @@ def _quantity(spec: Partition, clients: int, codes: I64, rng: np.random.Generato
 
 def _by_owner(owner: I64, clients: int) -> tuple[I64, I64]:
     sizes = np.bincount(owner, minlength=clients)
-    return np.argsort(owner, kind="stable").astype(np.int64), np.concatenate([[0], np.cumsum(sizes)]).astype(
-        np.int64
-    )
+    return np.argsort(owner, kind="stable").astype(np.int64), np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
 def scheme(name: str, **keys: object) -> Partition:

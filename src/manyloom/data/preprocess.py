@@ -45,8 +45,7 @@ class Preprocess:
         """A name for each number of an encoded row: "age", "sex=male"."""
         words = iter(self.vocabulary)
         named = (
-            [c.name] if c.kind == "number" else [f"{c.name}={v}" for v in next(words)]
-            for c in self.schema.columns
+            [c.name] if c.kind == "number" else [f"{c.name}={v}" for v in next(words)] for c in self.schema.columns
         )
         return tuple(name for names in named for name in names)
 
@@ -68,9 +67,7 @@ class Preprocess:
                 at, a = at + 1, a + 1
             else:
                 place = {v: i for i, v in enumerate(self.vocabulary[b])}
-                codes = np.array([place.get(v, -1) for v in table.values[b]] + [-1], np.int64)[
-                    table.codes[:, b]
-                ]
+                codes = np.array([place.get(v, -1) for v in table.values[b]] + [-1], np.int64)[table.codes[:, b]]
                 seen = np.flatnonzero(codes >= 0)
                 x[seen, at + codes[seen]] = 1.0
                 at, b = at + len(self.vocabulary[b]), b + 1
@@ -118,9 +115,7 @@ class Preprocess:
         for c in self.schema.columns:
             if c.kind == "number":
                 i = next(numbers)
-                columns.append(
-                    {"name": c.name, "kind": c.kind, "mean": float(self.mean[i]), "sd": float(self.sd[i])}
-                )
+                columns.append({"name": c.name, "kind": c.kind, "mean": float(self.mean[i]), "sd": float(self.sd[i])})
             else:
                 columns.append({"name": c.name, "kind": c.kind, "vocabulary": list(next(words))})
         return {

@@ -63,9 +63,7 @@ def statistics(
         gone = cast("list[list[int]]", reply.body["absent"].reshape(-1, width).tolist())  # pyright: ignore[reportUnknownMemberType]
         for client, absent in zip(reply.clients.tolist(), gone):
             name = names[client] if names is not None else f"client {client}"
-            notes += [
-                f"{name} has no value of {c}" for c, is_absent in zip(schema.numbers, absent) if is_absent
-            ]
+            notes += [f"{name} has no value of {c}" for c, is_absent in zip(schema.numbers, absent) if is_absent]
     count = np.maximum(total["count"], 1)
     mean = total["sum"] / count
     variance = total["square"] / count - mean**2

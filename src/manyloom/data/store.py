@@ -178,9 +178,7 @@ class Raw:
     test: Index
 
     def slab(self, clients: I64, part: Part) -> Slab:
-        raise RuntimeError(
-            "a table has no tensors yet: prepare(preprocess) makes them from federated statistics"
-        )
+        raise RuntimeError("a table has no tensors yet: prepare(preprocess) makes them from federated statistics")
 
     def labels(self, clients: I64, part: Part) -> tuple[Tensor, I64]:
         rows, off = (self.train if part == "train" else self.test)(clients)

@@ -64,8 +64,8 @@ class Autograd:
         for k in range(theta.shape[0]):
             if rng is not None:
                 seed_torch(int(rng[k] >> 1), self.device)
-            if self.program.objective is not None:
-                own = {n: a[k] if a.dim() >= 2 else a for n, a in (anchors or {}).items()}
+            if anchors is not None:
+                own = {n: a[k] if a.dim() >= 2 else a for n, a in anchors.items()}
                 found.append(self._objective(theta[k], x[k], y[k], w[k], out[k], beta, alpha, own))
                 continue
             self._bind(theta[k])

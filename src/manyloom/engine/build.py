@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from manyloom.core.errors import bad
 from manyloom.core.flat import Layout
 from manyloom.core.metrics import METRICS
 from manyloom.core.parts import Algorithm, Seen
@@ -67,6 +68,9 @@ def build(
     module = fresh(task, shape, seed).to(device)
     layout = Layout.of(module, task.freeze)
     buffers = Layout.of_buffers(module) if task.buffers != "refuse" else Layout((), layout.dtype)
+    if buffers.d and algorithm.batches.size < 2:
+        raise bad("batchnorm", "BatchNorm needs batches of two rows or more", got="batch_size = 1",
+                  rule="the variance of one row is none", mend="batch_size = 32, or use GroupNorm")  # fmt: skip
     program = Program(module, layout, task.losses, algorithm.work.objective)
     x, y = _probe(*probe, layout.dtype, device)
     task.check(module, x, y, shape)

@@ -20,7 +20,7 @@ from manyloom.data.store import Part, Slab
 from manyloom.engine.autograd import Autograd
 from manyloom.engine.evaluate import Evaluated, histograms, joined, judge, nothing
 from manyloom.engine.loop import Failed, Group, Loop
-from manyloom.engine.plan import Schedule, plan, schedule, spans, stretches
+from manyloom.engine.plan import Schedule, Stretch, plan, schedule, spans, stretches
 
 Recall = Callable[[Ids], Slots]
 LOADED = 64 << 20  # bytes of rows that one slab of evaluation may hold
@@ -65,8 +65,8 @@ class Engine:
         """Train a cohort; every client with rows comes out once, in a `Group` or as `Failed`.
 
         Clients without a step (no rows; a single row, with running statistics) are left out. What is drawn
-        depends on (seed, round, the client's id) alone; torch's generator and threads are the caller's again at
-        each yield.
+        depends on (seed, round, the client's id) alone; torch's generator and threads are the caller's again
+        at each yield.
 
         Args:
             federation: who they are and their rows.
@@ -94,12 +94,13 @@ class Engine:
             slab = federation.slab(s.clients)
             p = plan(s, ids, slab, self.algorithm.batches, loop.per_step, loop.seed, round, loop.task,
                      loop.layout.dtype)  # fmt: skip
+            stretch = Stretch(s, p, slab, ids)
         except Exception as error:  # some client's data can't be read: find whose
             if n == 1:
                 yield failed(int(s.clients[0]), error)
                 return
-            slab = p = None
-        if slab is None or p is None:
+            stretch = None
+        if stretch is None:
             for j in range(n):
                 yield from self._stretch(federation, s.part(j, j + 1), down, recall, round)
             return
@@ -108,7 +109,7 @@ class Engine:
             try:
                 with quiet(self.threads, loop.random, loop.device), torch.no_grad():
                     kept = self._kept(recall(s.clients[lo:hi]), hi - lo)
-                    return loop.run(s, p, slab, lo, hi, ids[lo:hi], down, kept, round)
+                    return loop.run(stretch, lo, hi, down, kept, round)
             except Exception as error:
                 return error
 
@@ -193,9 +194,7 @@ class Engine:
             found.append(self.scores(slab, _rows(theta, lo, hi), mean, sd, _some(running, lo, hi)))
         return torch.cat(found)
 
-    def scores(
-        self, slab: Slab, theta: Tensor, mean: float, sd: float, running: Tensor | None = None
-    ) -> Tensor:
+    def scores(self, slab: Slab, theta: Tensor, mean: float, sd: float, running: Tensor | None = None) -> Tensor:
         """`histograms` of a slab."""
         with quiet(self.threads, False, self.loop.device):
             theta, running = self._placed(theta, running)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -12,14 +15,14 @@ from torch import Tensor
 
 from manyloom.core.exchange import Ids
 from manyloom.core.flat import Layout
-from manyloom.core.parts import Seen, State, Work, per_client
+from manyloom.core.parts import Drive, Seen, State, Work, per_client
 from manyloom.core.seeds import U64, key
 from manyloom.core.slots import Slots
 from manyloom.core.task import Task
 from manyloom.data.arrays import from_numpy
 from manyloom.data.store import Slab
 from manyloom.engine.autograd import Autograd
-from manyloom.engine.plan import Plan, Schedule, sizes_of
+from manyloom.engine.plan import Stretch, sizes_of
 from manyloom.engine.provider import Provider
 
 
@@ -41,6 +44,15 @@ class Failed(NamedTuple):
     client: int
     text: str
     traceback: str
+
+
+class Batch(NamedTuple):
+    """One minibatch of n clients."""
+
+    x: Tensor  # [n, b, ...]
+    y: Tensor  # [n, b, ...]
+    w: Tensor  # [n, b]
+    rng: U64 | None  # [n], for modules that draw random numbers
 
 
 @dataclass
@@ -78,37 +90,25 @@ class Loop:
         """Fresh minibatches of one step."""
         return self.work.drive.batches if self.work.drive else 1
 
-    def run(
-        self,
-        s: Schedule,
-        p: Plan,
-        slab: Slab,
-        lo: int,
-        hi: int,
-        ids: U64,
-        down: Slots,
-        kept: Slots,
-        round: int,
-    ) -> Group:
-        """Train clients lo .. hi of a planned stretch.
+    def run(self, a: Stretch, lo: int, hi: int, down: Slots, kept: Slots, round: int) -> Group:
+        """Train clients lo .. hi of a stretch.
 
         Args:
-            s, p: the schedule and its minibatches.
-            slab: their rows.
-            ids: stable ids of these clients [K].
+            a: the stretch.
+            lo, hi: which of its clients.
             down: what the server sent.
             kept: what each client remembers, [K, ...].
             round: counted from 1.
         """
         began = time.perf_counter()
-        k, per = hi - lo, self.per_step
+        k, per, s, p = hi - lo, self.per_step, a.who, a.plan
         self._start(down, kept)
         samples, steps = p.samples[lo:hi], from_numpy(s.steps[lo:hi])
         none = torch.zeros(k, 1, dtype=self.layout.dtype, device=self.device)
         seen = Seen(round, self.rounds, samples[:, None].to(none), steps[:, None].to(none), none, {})
         if self.work.measure and self.work.measure.before:
             start = down["theta"].expand(k, self.layout.d)
-            seen = seen._replace(measured=self._measure("before", start, slab, lo, hi, ids, round))
+            seen = seen._replace(measured=self._measure("before", start, a, lo, hi, round))
         w0, state = self.work.begin(down, kept, seen)
         theta = self._buffer("theta", k)
         theta.copy_(w0)
@@ -117,25 +117,22 @@ class Loop:
         self._train_mode(True)
         active = (s.steps[lo:hi, None] > np.arange(int(s.steps[lo]))).sum(0).tolist()
         widths = p.real[: len(active) * per, lo:hi].max(1).tolist()
-        live, n, rng = state, k, None
+        live, n = state, k
         for t, still in enumerate(active):
             if still < n:
                 live, n = per_client(live, still), still
-            if self.random:
-                rng = key(self.seed, round, ids[:n], "torch", t)
             if self.work.drive is not None:
-                loss[:n] += self._driven(t, n, lo, p, slab, widths, theta[:n], live, rng)
+                fetch = partial(self._batch, a, lo, n, round=round)
+                loss[:n] += self._driven(self.work.drive, theta[:n], live, fetch, widths, t * per)
                 continue
-            x, y, w = self._batch(slab, p, t, lo, n, widths[t])
+            x, y, w, rng = self._batch(a, lo, n, t, widths[t], round=round)
             grad = self._buffer("grad", n)
-            loss[:n] += self.provider.accumulate(
-                theta[:n], x, y, w, grad, rng=rng, anchors=self._anchors(live)
-            )
+            loss[:n] += self.provider.accumulate(theta[:n], x, y, w, grad, rng=rng, anchors=self._anchors(live))
             self.work.step(theta[:n], grad, live)
 
         seen = seen._replace(loss=loss[:, None].to(none))
         if self.work.measure and self.work.measure.after:
-            after = self._measure("after", theta, slab, lo, hi, ids, round)
+            after = self._measure("after", theta, a, lo, hi, round)
             seen = seen._replace(measured={**seen.measured, **after})
         up, memory = self.work.finish(theta, down, _whole(state, live), kept, seen)
         memory = {name: memory[name] for name in self.work.memory}
@@ -149,58 +146,68 @@ class Loop:
         return Group(s.clients[lo:hi], up, memory, samples, steps, mean, time.perf_counter() - began)
 
     def _driven(
-        self, t: int, n: int, lo: int, p: Plan, slab: Slab, widths: list[int], theta: Tensor, live: State,
-        rng: U64 | None,
-    ) -> Tensor:  # fmt: skip
-        """One step of a `Work` that asks for gradients itself; its loss is that of the first one."""
-        assert self.work.drive is not None
-        first: list[Tensor] = []
-        batches: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
-        calls = 0
+        self, drive: Drive, theta: Tensor, live: State, fetch: Callable[..., Batch], widths: list[int], first: int
+    ) -> Tensor:
+        """One step of a `Work` that asks for gradients itself; its loss is that of the first one.
+
+        Args:
+            drive: the rule.
+            theta: rows of the clients that still have steps, [n, d].
+            live: their state.
+            fetch: (m, width, place) -> minibatch.
+            widths: of all minibatches.
+            first: the step's first minibatch.
+        """
+        n = theta.shape[0]
+        losses: list[Tensor] = []
+        batches: dict[int, Batch] = {}
 
         def grad_at(point: Tensor, batch: int = 0) -> Tensor:
-            nonlocal calls
             if batch not in batches:
-                m = t * self.per_step + batch
-                batches[batch] = self._batch(slab, p, m, lo, n, widths[m], batch)
-            x, y, w = batches[batch]
+                batches[batch] = fetch(first + batch, widths[first + batch], place=batch)
+            x, y, w, rng = batches[batch]
             rows = point.expand(n, -1) if point.dim() == 1 else point.reshape(-1, point.shape[-1])
-            again = rows.shape[0] // n
             anchors = self._anchors(live)
-            if again > 1:
+            if (again := rows.shape[0] // n) > 1:
                 x, y, w = (v.repeat(again, *[1] * (v.dim() - 1)) for v in (x, y, w))
+                rng = None if rng is None else np.tile(rng, again)
                 if anchors is not None:
                     anchors = {a: v.repeat(again, 1) if v.dim() >= 2 else v for a, v in anchors.items()}
-            out = self._buffer(f"grad {calls}", rows.shape[0])  # each call its own: rules combine several
-            calls += 1
-            elsewhere = self.running.d > 0 and point.data_ptr() != theta.data_ptr()
-            before = self._autograd().running.clone() if elsewhere else None  # only a call at w moves them
-            keys = None if rng is None else np.tile(rng, again)
-            loss = self.provider.accumulate(rows, x, y, w, out, rng=keys, anchors=anchors)
-            if before is not None:
-                self._autograd().running.copy_(before)
-            first.append(loss[:n])
-            return out.view(*point.shape[:-2], n, -1) if point.dim() > 1 else out
+            out = self._buffer(f"grad {len(losses)}", rows.shape[0])  # each call its own: rules combine several
+            with self._statistics(rows, theta):
+                loss = self.provider.accumulate(rows, x, y, w, out, rng=rng, anchors=anchors)
+            losses.append(loss[:n])
+            return out.view(*point.shape[:-2], n, -1)
 
-        self.work.drive.step(theta, grad_at, live)
-        return first[0].double() if first else theta.new_zeros(n)
+        drive.step(theta, grad_at, live)
+        return losses[0] if losses else theta.new_zeros(n)
 
-    def _measure(self, when: str, theta: Tensor, slab: Slab, lo: int, hi: int, ids: U64, round: int) -> Slots:
+    @contextmanager
+    def _statistics(self, rows: Tensor, theta: Tensor) -> Generator[None]:
+        """Running statistics move only at w: a pass at another point gives them back."""
+        before = None
+        if self.running.d and rows.data_ptr() != theta.data_ptr():
+            before = self._autograd().running.clone()
+        yield
+        if before is not None:
+            self._autograd().running.copy_(before)
+
+    def _measure(self, when: str, theta: Tensor, a: Stretch, lo: int, hi: int, round: int) -> Slots:
         """A pass over each client's rows: `<when>.loss` [K, 1], a mean, and its `<when>.gradient` [K, d]."""
         assert self.work.measure is not None
         what = self.work.measure.before if when == "before" else self.work.measure.after
-        k, sizes = hi - lo, np.diff(slab.off)[lo:hi]
+        slab, k, sizes = a.slab, hi - lo, a.who.sizes[lo:hi]
         own = sizes_of(self.task, slab)
         wide = max(1, self.judged // k)
-        total = torch.stack([own[a:b].sum() for a, b in zip(slab.off[lo:hi], slab.off[lo + 1 : hi + 1])])
+        total = a.plan.samples[lo:hi, None]
         loss = theta.new_zeros(k, dtype=torch.float64)
         grad = theta.new_zeros(k, self.layout.d) if "gradient" in what else None
-        rng = key(self.seed, round, ids, "measure") if self.random else None
-        before = self._autograd().running.clone() if self.running.d else None
+        rng = key(self.seed, round, a.ids[lo:hi], "measure") if self.random else None
+        before = self._autograd().running.clone() if self.running.d else None  # only training moves them
         for at in range(0, int(sizes.max()), wide):
             place = np.arange(at, min(at + wide, int(sizes.max())))
             local = slab.off[:-1][lo:hi, None] + np.minimum(place, sizes[:, None] - 1)
-            w = own[from_numpy(local)] * from_numpy(place < sizes[:, None]) / total[:, None]
+            w = own[from_numpy(local)] * from_numpy(place < sizes[:, None]) / total
             x, y = self._gather(slab, from_numpy(slab.rows[local]), -1)
             w = w.to(theta)
             if "loss" in what:
@@ -230,12 +237,11 @@ class Loop:
             return None
         return {n: v for n, v in live.items() if isinstance(v, Tensor)}
 
-    def _batch(
-        self, slab: Slab, p: Plan, m: int, lo: int, n: int, width: int, place: int = 0
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Minibatch m of the first n clients of the group: x, y [n, width, ...], w [n, width]."""
-        x, y = self._gather(slab, p.places[m, lo : lo + n, :width], place)
-        return x, y, p.weights[m, lo : lo + n, :width].to(self.device)
+    def _batch(self, a: Stretch, lo: int, n: int, m: int, width: int, place: int = 0, *, round: int) -> Batch:
+        """Minibatch m of the first n clients of the group that begins at lo."""
+        x, y = self._gather(a.slab, a.plan.places[m, lo : lo + n, :width], place)
+        rng = key(self.seed, round, a.ids[lo : lo + n], "torch", m) if self.random else None
+        return Batch(x, y, a.plan.weights[m, lo : lo + n, :width].to(self.device), rng)
 
     def _gather(self, slab: Slab, index: Tensor, place: int) -> tuple[Tensor, Tensor]:
         """Rows [K, b, ...] of the slab, gathered into memory that is used again, then cast."""

@@ -50,6 +50,15 @@ class Plan(NamedTuple):
     samples: Tensor  # [n] float64, the sum of sizes
 
 
+class Stretch(NamedTuple):
+    """Clients whose rows and minibatches are at hand together."""
+
+    who: Schedule
+    plan: Plan
+    slab: Slab
+    ids: U64  # [n], stable
+
+
 def schedule(clients: Ids, sizes: Int, batches: Batches, per_step: int = 1, pairs: bool = False) -> Schedule:
     """Steps of each client; those without any are left out.
 
@@ -66,7 +75,7 @@ def schedule(clients: Ids, sizes: Int, batches: Batches, per_step: int = 1, pair
     ([2, 3, 0], [3, 2, 1], [5, 3, 2])
     """
     size = batches.size
-    a_epoch = -(-sizes // size) - ((sizes % size == 1 % size) if pairs else 0)
+    a_epoch = -(-sizes // size) - (sizes % size == 1 if pairs else 0)
     if batches.steps is not None:
         total = np.where(a_epoch > 0, batches.steps * per_step, 0)
     else:
@@ -78,9 +87,7 @@ def schedule(clients: Ids, sizes: Int, batches: Batches, per_step: int = 1, pair
     return Schedule(clients[order], sizes[order], a_epoch[order], steps[order])
 
 
-def stretches(
-    s: Schedule, batches: Batches, per_step: int, group: int, row_bytes: int
-) -> Iterator[tuple[int, int]]:
+def stretches(s: Schedule, batches: Batches, per_step: int, group: int, row_bytes: int) -> Iterator[tuple[int, int]]:
     """Cut a schedule into spans [lo, hi) of whole groups, so that no index and no slab grows too large."""
     n, lo = len(s.clients), 0
     rows = longest = shuffles = 0

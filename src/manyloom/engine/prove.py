@@ -1,7 +1,7 @@
 """What a module is, found once at build: does vmap agree with autograd, is it random, how large does it get.
 
-No walk over a module can promise that its forward doesn't mix samples or read its parameters in an odd way. So each
-provider is proved on two small probes in float64, against autograd, client by client.
+No walk over a module can promise that its forward doesn't mix samples or read its parameters in an odd way.
+So each provider is proved on two small probes in float64, against autograd, client by client.
 """
 
 from __future__ import annotations
@@ -99,7 +99,10 @@ def refusal(program: Program, x: Tensor, y: Tensor, random: bool, anchors: Slots
             double.train(True)
             ground.train(True)
             for seed, (k, b) in enumerate(((3, 5), (2, 7))):
-                if (off := _difference(vmapped, plain, x, y, k, b, seed, anchors)) > TOLERANCE:
+                off, padded = _differences(vmapped, plain, x, y, k, b, seed, anchors)
+                if off > TOLERANCE and padded <= TOLERANCE:
+                    return "the module mixes the rows of a batch, so clients can't be padded to one length"
+                if off > TOLERANCE:
                     return f"differs from autograd by {off:.1g} on {k} clients of {b} rows"
     except Exception as error:
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:160]}"
@@ -109,10 +112,13 @@ def refusal(program: Program, x: Tensor, y: Tensor, random: bool, anchors: Slots
 _UNFIT = (nn.RNNBase,)
 
 
-def _difference(
+def _differences(
     one: Provider, other: Provider, x: Tensor, y: Tensor, k: int, b: int, seed: int, anchors: Slots | None
-) -> float:
-    """The largest difference of gradients and losses, relative to the largest gradient (at least 1)."""
+) -> tuple[float, float]:
+    """How far gradients and losses of padded batches are from those without, and from those with, the padding.
+
+    Relative to the largest gradient (at least 1). The last row of each client is padding, of weight 0.
+    """
     rng = torch.Generator().manual_seed(seed)
     layout = one.program.layout
     theta = 0.1 * torch.randn(k, layout.d, generator=rng, dtype=torch.float64)
@@ -124,16 +130,22 @@ def _difference(
     ys = ys.double() if ys.is_floating_point() else ys
     w = torch.rand(k, b, generator=rng, dtype=torch.float64)
     w[:, -1] = 0.0
-    known = {n: a.double() if a.is_floating_point() else a for n, a in (anchors or {}).items()}
-    known = {n: a.expand(k, *a.shape[1:]) if a.dim() >= 2 else a for n, a in known.items()}
-    found: list[tuple[Tensor, Tensor]] = []
-    for provider in (one, other):
+    known = None if anchors is None else {n: _example(a, k) for n, a in anchors.items()}
+
+    def run(provider: Provider, rows: int) -> Tensor:
         out = torch.full_like(theta, torch.nan)
-        loss = provider.accumulate(theta.clone(), xs, ys, w, out, anchors=known)
-        found.append((out, loss))
-    (a, la), (c, lc) = found
-    off = max(float((a - c).abs().max()), float((la - lc).abs().max())) / max(1.0, float(c.abs().max()))
-    return off if off == off else float("inf")
+        loss = provider.accumulate(theta, xs[:, :rows], ys[:, :rows], w[:, :rows], out, anchors=known)
+        return torch.cat([out, loss[:, None]], 1)
+
+    want = run(one, b)
+    offs = [float((run(other, n) - want).abs().max()) / max(1.0, float(want.abs().max())) for n in (b - 1, b)]
+    bare, padded = (off if off == off else float("inf") for off in offs)
+    return bare, padded
+
+
+def _example(anchor: Tensor, k: int) -> Tensor:
+    a = anchor.double() if anchor.is_floating_point() else anchor
+    return a.expand(k, *a.shape[1:]) if a.dim() >= 2 else a
 
 
 def _double(layout: Layout) -> Layout:

@@ -47,7 +47,8 @@ class Provider(Protocol):
 
         Args:
             rng: a key a client [K], for modules that draw random numbers themselves.
-            anchors: what a `Work.objective` reads beside w: constants a client [K, ...], or shared [d].
+            anchors: take the `Work`'s objective, which reads these beside w: constants a client [K, ...], or
+                shared [d]; None: the task's loss.
         """
         ...
 

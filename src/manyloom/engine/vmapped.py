@@ -40,8 +40,8 @@ class Vmap:
         anchors: Slots | None = None,
     ) -> Tensor:
         """See `Provider.accumulate`."""
-        if self.program.objective is not None:
-            return self._objective(theta, x, y, w, out, beta, alpha, anchors or {})
+        if anchors is not None:
+            return self._objective(theta, x, y, w, out, beta, alpha, anchors)
         views = self.program.layout.views
         grads, loss = cast("tuple[dict[str, Tensor], Tensor]", self._grad(views(theta), x, y, w))
         add_scaled(list(views(out).values()), [grads[n] for n in self._names], beta, alpha)

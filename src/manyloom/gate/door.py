@@ -45,8 +45,8 @@ def leave(clients: Ids, body: Slots, schema: Mapping[str, Slot]) -> tuple[torch.
             continue
         flat = rows.reshape(k, -1)
         # a sum is finite unless a number is not, or it overflows: the exact look only then
-        suspects = (~torch.isfinite(flat.sum(1))).nonzero().flatten().tolist()
-        for row in suspects:
+        suspects = (~torch.isfinite(flat.sum(1))).nonzero().flatten()
+        for row in (int(i) for i in suspects):
             bad = int((~torch.isfinite(flat[row])).sum())
             if bad:
                 ok[row] = False
@@ -58,7 +58,9 @@ def leave(clients: Ids, body: Slots, schema: Mapping[str, Slot]) -> tuple[torch.
 def _malformed(body: Slots, schema: Mapping[str, Slot], k: int) -> str | None:
     if set(body) != set(schema):
         extra, short = sorted(set(body) - set(schema)), sorted(set(schema) - set(body))
-        return "; ".join([f"undeclared {', '.join(extra)}"] * bool(extra) + [f"missing {', '.join(short)}"] * bool(short))
+        return "; ".join(
+            [f"undeclared {', '.join(extra)}"] * bool(extra) + [f"missing {', '.join(short)}"] * bool(short)
+        )
     for name, slot in schema.items():
         rows = body[name]
         if rows.shape[0] != k or (slot.shape is not None and tuple(rows.shape[1:]) != slot.shape):

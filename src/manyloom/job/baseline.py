@@ -77,9 +77,7 @@ class Baseline(Event):
 
     def ranges(self) -> dict[str, tuple[float, float]]:
         """The lowest and highest value over the clients' models, each judged on all rows."""
-        names = list(
-            dict.fromkeys(m for found in self.alone_on_all.values() for m in found if m not in COUNTS)
-        )
+        names = list(dict.fromkeys(m for found in self.alone_on_all.values() for m in found if m not in COUNTS))
         out: dict[str, tuple[float, float]] = {}
         for name in names:
             known = [v for v in (found.get(name, math.nan) for found in self.alone_on_all.values()) if v == v]
@@ -247,9 +245,9 @@ def _evaluate(job: Job, found: Fitted, runtime: Runtime, clients: Ids) -> evalua
 def pooled(job: Job, runtime: Callable[[], Runtime]) -> Baseline:
     """Train `central` and judge it on each client's held-out rows."""
     began = time.perf_counter()
-    return of_central(
-        judge(job, fit(central(job), runtime()), runtime()), seconds=time.perf_counter() - began
-    )
+    once = replace(central(job), eval_every=job.rounds)
+    found = judge(job, fit(once, runtime()), runtime())
+    return of_central(found, seconds=time.perf_counter() - began)
 
 
 def of_central(judged: Judged, run: str | None = None, seconds: float = 0.0) -> Baseline:
@@ -282,11 +280,7 @@ def all_alone(job: Job, runtime: Callable[[], Runtime], clients: Sequence[int] |
 def of_local(judged: Mapping[int, Judged], run: str | None = None, seconds: float = 0.0) -> Baseline:
     """The baseline of models trained alone, from what `each_alone` gave."""
     own = {i: found.clients[i] for i, found in judged.items() if i in found.clients}
-    few = [
-        i
-        for i, m in own.items()
-        if "positives" in m and min(m["positives"], m["rows"] - m["positives"]) < FEW
-    ]
+    few = [i for i, m in own.items() if "positives" in m and min(m["positives"], m["rows"] - m["positives"]) < FEW]
     on_all = {i: found.metrics for i, found in judged.items()}
     return Baseline("local", run, _mean(own, few) or _mean(on_all, []), own, on_all, few, seconds)
 

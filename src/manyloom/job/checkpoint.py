@@ -54,8 +54,14 @@ def load(path: Path) -> State:
         part, _, slot = name.partition("/")
         parts[part][slot] = tensor
     state = State(record["round"], parts["server"])
-    return replace(state, rule=parts["rule"], clients=parts["clients"], preprocess=parts["preprocess"],
-                   record=record["record"], execution=record["execution"])  # fmt: skip
+    return replace(
+        state,
+        rule=parts["rule"],
+        clients=parts["clients"],
+        preprocess=parts["preprocess"],
+        record=record["record"],
+        execution=record["execution"],
+    )
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -81,5 +87,11 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _damaged(path: Path, why: str) -> RunFailed:
-    return RunFailed(Problem("checkpoint-damaged", f"checkpoint {path.name} is damaged", why,
-                             mend="an older one is used where there is one; else run the job again"))  # fmt: skip
+    return RunFailed(
+        Problem(
+            "checkpoint-damaged",
+            f"checkpoint {path.name} is damaged",
+            why,
+            mend="an older one is used where there is one; else run the job again",
+        )
+    )

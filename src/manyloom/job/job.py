@@ -7,17 +7,16 @@ import json
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Annotated, ClassVar, Literal, NamedTuple, cast
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 
-from manyloom.core.errors import BadInput, Problem, bad
+from manyloom.core.errors import BadInput, bad
 from manyloom.core.exchange import Ids
-from manyloom.core.metrics import METRICS
 from manyloom.core.parts import Algorithm
 from manyloom.core.signature import keys, wrong
 from manyloom.core.task import Shape, Task
-from manyloom.core.validate import Above, AtLeast, IntOrShare, Within, nearest, share_of, show
+from manyloom.core.validate import Above, AtLeast, IntOrShare, Within, share_of
 from manyloom.data.federation import Federation
 
 
@@ -107,10 +106,12 @@ class Job:
     base: str = ""
 
     def __post_init__(self) -> None:
+        from manyloom.job.check import against_population  # it reads jobs
+
         found = wrong(keys(Job), {k: getattr(self, k) for k in SETTINGS}, "job")
         found += wrong(keys(Simulate), self.simulate._asdict(), "simulate")
         found += wrong(keys(Execution), self.execution._asdict(), "runtime")
-        found = found or _against_population(self)
+        found = found or against_population(self)
         if found:
             raise BadInput(*found)
 
@@ -154,11 +155,14 @@ class Job:
         fed, task = self.federation.tables, self.task.table
         for part, table in (("federation", fed), ("task", task)):
             if table is None:
-                raise bad("unnamed-part", f"the {part} has no name that a job file could give",
-                          rule="a job file holds names; a lambda, a tensor or a local function has none",
-                          mend="write it as module:function, as in [model] name = \"my_models:net\"")  # fmt: skip
+                raise bad(
+                    "unnamed-part",
+                    f"the {part} has no name that a job file could give",
+                    rule="a job file holds names; a lambda, a tensor or a local function has none",
+                    mend='write it as module:function, as in [model] name = "my_models:net"',
+                )
         job = {k: getattr(self, k) for k in SETTINGS} | {"watch": self.watched}
-        out: dict[str, dict[str, object]] = {"job": job}
+        out: dict[str, dict[str, Any]] = {"job": job}
         out |= {k: dict(v) for k, v in cast("Mapping[str, Mapping[str, object]]", fed).items()}
         out["model"] = dict(cast("Mapping[str, object]", task))
         out |= {k: dict(v) for k, v in self.algorithm.tables.items()}
@@ -197,8 +201,10 @@ class Job:
     def __repr__(self) -> str:
         source = self.federation.info.name if self.federation.info else "data"
         model = self.task.name or "model"
-        return (f"Job({self.algorithm.name}, {model}, {source} x{len(self.federation)}, rounds={self.rounds}, "
-                f"seed={self.seed}, digest={self.digest[:8]})")[:119]  # fmt: skip
+        return (
+            f"Job({self.algorithm.name}, {model}, {source} x{len(self.federation)}, rounds={self.rounds}, "
+            f"seed={self.seed}, digest={self.digest[:8]})"
+        )[:119]
 
 
 SETTINGS = tuple(k for k in keys(Job) if k not in Job.PARTS)
@@ -206,8 +212,11 @@ SETTINGS = tuple(k for k in keys(Job) if k not in Job.PARTS)
 
 def digest(tables: Mapping[str, Mapping[str, object]]) -> str:
     """SHA-256 over the canonical JSON of the tables that decide the result."""
-    kept = {t: {k: v for k, v in table.items() if k != "data_dir"} for t, table in tables.items()
-            if t not in ("runtime", "card")}  # fmt: skip
+    kept = {
+        t: {k: v for k, v in table.items() if k != "data_dir"}
+        for t, table in tables.items()
+        if t not in ("runtime", "card")
+    }
     text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return hashlib.sha256(b"mljob1|" + unicodedata.normalize("NFC", text).encode()).hexdigest()
 
@@ -222,59 +231,4 @@ def shape_of(federation: Federation) -> Shape:
 def _plain(value: object) -> object:
     if isinstance(value, (list, tuple)):
         return [_plain(v) for v in cast("Sequence[object]", value)]
-    return int(value) if isinstance(value, np.integer) else float(value) if isinstance(value, np.floating) else value
-
-
-def _against_population(job: Job) -> list[Problem]:
-    """What can only be judged with the population at hand."""
-    n = len(job.eligible)
-    word = job.federation.client_word[1]
-    found: list[Problem] = []
-    if n == 0:
-        found.append(Problem("empty-client", f"none of {len(job.federation)} {word} has a training row",
-                             mend="check [data] and [partition]"))  # fmt: skip
-    for key in ("cohort", "eval_cohort"):
-        value = getattr(job, key)
-        if isinstance(value, int) and n and value > n:
-            what = "the cohort is larger than the population" if key == "cohort" else f"{key} is larger than the population"
-            found.append(Problem("cohort-too-large", what, f"{key} = {value}, {word} {n}",
-                                 mend=f"set {key} = {n}, or leave it out to ask everyone"))  # fmt: skip
-    if isinstance(job.quorum, int) and n and job.quorum > job.cohort_size:
-        found.append(Problem("out-of-range", "the quorum is larger than the cohort",
-                             f"quorum = {job.quorum}, cohort {job.cohort_size}", mend=f"set quorum = {job.cohort_size}"))  # fmt: skip
-    if job.min_available is not None and n and job.min_available > n:
-        found.append(Problem("out-of-range", "min_available is larger than the population",
-                             f"min_available = {job.min_available}, {word} {n}"))  # fmt: skip
-    if job.sampling == "poisson" and job.cohort is None:
-        found.append(Problem("out-of-range", "poisson sampling needs a cohort", 'sampling = "poisson"',
-                             rule="cohort = 0.1 asks each client with probability 0.1", mend="set cohort"))  # fmt: skip
-    measured = ("loss", *job.metrics)
-    if job.watch is not None and job.watch not in measured:
-        near = nearest(job.watch, measured)
-        found.append(Problem("unknown-name", f'"{job.watch}" is not measured', f"watch = {show(job.watch)} in [job]",
-                             rule="measured: " + ", ".join(measured), mend=f'did you mean "{near}"?' if near else None))  # fmt: skip
-    for m in job.metrics:
-        if METRICS[m].target != job.federation.target:
-            found.append(Problem("metric-target", f"{m} does not fit what is predicted",
-                                 f"metrics = {show(list(job.metrics))}, target = {show(job.federation.target)}",
-                                 mend="classes: accuracy, auc, f1; a number: rmse, mae, r2"))  # fmt: skip
-    if "auc" in job.metrics and job.federation.classes is not None and job.federation.classes != 2:
-        found.append(Problem("metric-target", "auc needs two classes", f"{job.federation.classes} classes",
-                             mend='use metrics = ["accuracy", "f1"]'))  # fmt: skip
-    return found + [p for p in (_drop_problem(job, pair) for pair in job.simulate.drop) if p]
-
-
-def client_index(federation: Federation, name: str) -> int | None:
-    """A client by name (any case) or number."""
-    if name.isdigit() and int(name) < len(federation):
-        return int(name)
-    small = len(federation) <= 100_000
-    return next((i for i, n in enumerate(federation.names) if n.lower() == name.lower()), None) if small else None
-
-
-def _drop_problem(job: Job, pair: str) -> Problem | None:
-    round, _, client = pair.partition(":")
-    if round.isdigit() and client_index(job.federation, client) is not None:
-        return None
-    return Problem("out-of-range", f'can\'t read the fault "{pair}"', f"drop = {show(list(job.simulate.drop))} in [simulate]",
-                   rule='"round:client", the client by name or number', mend='drop = ["3:0"]')  # fmt: skip
+    return cast(Any, value).item() if isinstance(value, np.generic) else value

@@ -29,8 +29,9 @@ SHOWN = 256  # cohorts up to this size get an event a client
 def start(job: Job, ready: Prepared) -> State:
     """The state before round 1."""
     server = job.algorithm.server.init(ready.theta) | ready.buffers
-    return State(0, server, job.algorithm.aggregate.init(ready.layout.d), preprocess=ready.slots,
-                 execution=dict(ready.execution))  # fmt: skip
+    return State(
+        0, server, job.algorithm.aggregate.init(ready.layout.d), preprocess=ready.slots, execution=dict(ready.execution)
+    )
 
 
 def loop(
@@ -53,7 +54,8 @@ def loop(
         stop: asked after each round; True ends the run as interrupted, resumable.
     """
     runtime.restore(state.clients)
-    record: dict[str, Any] = {"best": None, "best_round": 0, "since_best": 0, "final": {}} | state.record
+    fresh: dict[str, Any] = {"best": None, "best_round": 0, "since_best": 0, "final": {}}
+    record = fresh | state.record
     if state.round == 0:
         yield run_started(job, ready, run)
         if ready.preprocess is not None:
@@ -76,7 +78,9 @@ def loop(
         out = yield from _round(job, runtime, state, number)
         trained, phases = out.trained, out.phases
         if out.problem is not None:
-            yield ev.RunDone("failed", out.problem.what, dict(record["final"]), error=out.problem.to_json(), state=state)
+            yield ev.RunDone(
+                "failed", out.problem.what, dict(record["final"]), error=out.problem.to_json(), state=state
+            )
             return
         state = replace(state, round=number, server=trained.server, rule=trained.rule)
         judged = number % job.eval_every == 0 or number == job.rounds
@@ -93,9 +97,22 @@ def loop(
         state = replace(state, record=dict(record), clients=runtime.snapshot())
         loss = float(trained.loss.double().mean()) if len(trained.back) else float("nan")
         yield ev.RoundDone(
-            number, job.rounds, out.attempt, len(trained.back) + len(trained.lost), len(trained.back), len(trained.lost),
-            loss, dict(record["final"]) if judged else None, job.watched, time.perf_counter() - began, phases,
-            out.sent_up, out.sent_down, cohort_summary(trained) if len(trained.back) > SHOWN else None, state)  # fmt: skip
+            number,
+            job.rounds,
+            out.attempt,
+            len(trained.back) + len(trained.lost),
+            len(trained.back),
+            len(trained.lost),
+            loss,
+            dict(record["final"]) if judged else None,
+            job.watched,
+            time.perf_counter() - began,
+            phases,
+            out.sent_up,
+            out.sent_down,
+            cohort_summary(trained) if len(trained.back) > SHOWN else None,
+            state,
+        )
     yield ev.RunDone(status, reason, dict(record["final"]), state=state)
 
 
@@ -118,8 +135,15 @@ def _round(job: Job, runtime: Runtime, state: State, number: int) -> Generator[e
     trained = _nobody(state)
     quorum = 0
     for attempt in range(job.retries + 1):
-        cohort = sample.cohort(job.eligible, job.cohort_size, sampling=job.sampling, rate=job.rate,
-                               seed=job.seed, round=number, purpose=f"cohort/{attempt}")  # fmt: skip
+        cohort = sample.cohort(
+            job.eligible,
+            job.cohort_size,
+            sampling=job.sampling,
+            rate=job.rate,
+            seed=job.seed,
+            round=number,
+            purpose=f"cohort/{attempt}",
+        )
         quorum = job.quorum_of(len(cohort))
         yield ev.RoundStarted(number, attempt, cohort.tolist() if len(cohort) <= SHOWN else None, len(cohort), quorum)
         if not len(cohort):
@@ -128,8 +152,19 @@ def _round(job: Job, runtime: Runtime, state: State, number: int) -> Generator[e
         yield ev.Phase(number, "train")
         mark = time.perf_counter()
         trained = play(
-            rounds.train(job.algorithm, state.server, state.rule, cohort, population=len(job.eligible), round=number,
-                         attempt=attempt, quorum=quorum, deadline_s=job.deadline_s), runtime.ask)  # fmt: skip
+            rounds.train(
+                job.algorithm,
+                state.server,
+                state.rule,
+                cohort,
+                population=len(job.eligible),
+                round=number,
+                attempt=attempt,
+                quorum=quorum,
+                deadline_s=job.deadline_s,
+            ),
+            runtime.ask,
+        )
         phases["train"] = phases.get("train", 0.0) + time.perf_counter() - mark
         up, down = up + trained.sent_up, down + trained.sent_down
         for lost in trained.lost:
@@ -151,8 +186,9 @@ def _clients(number: int, trained: rounds.Round) -> Iterator[ev.ClientDone]:
         return
     share = trained.sent_up // len(trained.back)
     for i in np.argsort(trained.back).tolist():
-        yield ev.ClientDone(number, int(trained.back[i]), int(trained.samples[i]), int(trained.steps[i]),
-                            float(trained.loss[i]), share)  # fmt: skip
+        yield ev.ClientDone(
+            number, int(trained.back[i]), int(trained.samples[i]), int(trained.steps[i]), float(trained.loss[i]), share
+        )
 
 
 def _nobody(state: State) -> rounds.Round:
@@ -166,15 +202,23 @@ def _judge(job: Job, runtime: Runtime, server: Slots, number: int, record: dict[
     model = {"theta": job.algorithm.server.model(server)} | {k: v for k, v in server.items() if k == "buffers"}
     judges = np.flatnonzero(fed.tests > 0).astype(np.int64)
     if job.eval_cohort is not None and len(judges):
-        judges = sample.cohort(judges, share_of(job.eval_cohort, len(judges)), sampling="uniform", rate=1.0,
-                               seed=job.seed, round=number, purpose="judges")  # fmt: skip
+        judges = sample.cohort(
+            judges,
+            share_of(job.eval_cohort, len(judges)),
+            sampling="uniform",
+            rate=1.0,
+            seed=job.seed,
+            round=number,
+            purpose="judges",
+        )
     sets: list[tuple[str, Ids]] = [("test", judges)] * bool(len(judges))
     if fed.own_test and job.task.buffers != "local":
         sets.append(("own", evaluation.HUB))
     for split, clients in sets:
         mark = time.perf_counter()
-        found = play(evaluation.evaluate(clients, model, job.metrics, round=number, deadline_s=job.deadline_s),
-                     runtime.ask)  # fmt: skip
+        found = play(
+            evaluation.evaluate(clients, model, job.metrics, round=number, deadline_s=job.deadline_s), runtime.ask
+        )
         yield evaluated(job, found, number, split, time.perf_counter() - mark)
         if split == "test" or fed.test_mode == "own":
             record["final"] = {k: float(v) for k, v in found.metrics.items()}
@@ -185,8 +229,9 @@ def _keep_best(job: Job, number: int, record: dict[str, Any]) -> None:
     value = record["final"].get(job.watched)
     if value is None or number == 0:
         return
-    ahead = value == value and (record["best"] is None or
-                                (value > record["best"] if better(job.watched) == "max" else value < record["best"]))  # fmt: skip
+    ahead = value == value and (
+        record["best"] is None or (value > record["best"] if better(job.watched) == "max" else value < record["best"])
+    )
     if ahead:
         record.update(best=value, best_round=number, since_best=0)
     else:

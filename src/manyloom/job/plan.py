@@ -14,6 +14,7 @@ from manyloom.algorithms.round import COUNTS
 from manyloom.core import text as say
 from manyloom.core.exchange import Runtime
 from manyloom.core.slots import size_bytes
+from manyloom.job.events import RoundDone
 from manyloom.job.job import Job
 from manyloom.job.loop import loop, start
 from manyloom.job.prepare import Prepared, prepare
@@ -60,11 +61,21 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """The body of `manyloom plan --json`."""
-        return {"job": dict(self.job), "model": dict(self.model), "clients": self.clients,
-                "population": dict(self.population), "skew": dict(self.skew), "bytes": dict(self.bytes),
-                "seconds_estimate": self.seconds_estimate, "memory_bytes": self.memory_bytes,
-                "execution": dict(self.execution), "privacy": self.privacy, "refusals": [],
-                "warnings": list(self.warnings), "sites": None}  # fmt: skip
+        return {
+            "job": dict(self.job),
+            "model": dict(self.model),
+            "clients": self.clients,
+            "population": dict(self.population),
+            "skew": dict(self.skew),
+            "bytes": dict(self.bytes),
+            "seconds_estimate": self.seconds_estimate,
+            "memory_bytes": self.memory_bytes,
+            "execution": dict(self.execution),
+            "privacy": self.privacy,
+            "refusals": [],
+            "warnings": list(self.warnings),
+            "sites": None,
+        }
 
     def __str__(self) -> str:
         return "\n".join(lines(self))
@@ -93,8 +104,10 @@ def of(job: Job, ready: Prepared, seconds: float | None = None) -> Plan:
     clients = None
     if len(fed) <= 1000:
         labels = fed.label_counts()
-        clients = [{"name": fed.names[i], "train": int(fed.sizes[i]), "test": int(fed.tests[i]),
-                    "labels": labels[i].tolist()} for i in range(len(fed))]  # fmt: skip
+        clients = [
+            {"name": fed.names[i], "train": int(fed.sizes[i]), "test": int(fed.tests[i]), "labels": labels[i].tolist()}
+            for i in range(len(fed))
+        ]
     try:
         toml = job.to_toml()
     except Exception:
@@ -108,17 +121,27 @@ def of(job: Job, ready: Prepared, seconds: float | None = None) -> Plan:
     if kept:
         memory += int(kept * visited)
         if expected < 0.1 * len(job.eligible):
-            warnings.append(f"{algorithm.name} keeps {say.size(kept)} for each client it has seen, "
-                            f"{say.size(kept * visited)} in all; of strangers each round fedprox is the stateless choice")  # fmt: skip
+            warnings.append(
+                f"{algorithm.name} keeps {say.size(kept)} for each client it has seen, "
+                f"{say.size(kept * visited)} in all; of strangers each round fedprox is the stateless choice"
+            )
     return Plan(
         job={"name": job.name, "digest": job.digest, "toml": toml},
         model={"name": job.task.name or "module", "parameters": d},
         clients=clients,
-        population={"clients": len(fed), "train": int(fed.sizes.sum()), "test": int(fed.tests.sum()),
-                    "sizes": np.quantile(fed.sizes, [0, 0.5, 1]).astype(int).tolist()},
+        population={
+            "clients": len(fed),
+            "train": int(fed.sizes.sum()),
+            "test": int(fed.tests.sum()),
+            "sizes": np.quantile(fed.sizes, [0, 0.5, 1]).astype(int).tolist(),
+        },
         skew=skew,
-        bytes={"up_round": int(up * expected), "down_round": int(down * expected),
-               "up": int(up * expected) * job.rounds, "down": int(down * expected) * job.rounds},
+        bytes={
+            "up_round": int(up * expected),
+            "down_round": int(down * expected),
+            "up": int(up * expected) * job.rounds,
+            "down": int(down * expected) * job.rounds,
+        },
         steps=steps,
         seconds_estimate=seconds,
         memory_bytes=memory,
@@ -128,7 +151,7 @@ def of(job: Job, ready: Prepared, seconds: float | None = None) -> Plan:
         warnings=warnings,
         words=fed.client_word,
         labels=tuple(fed.labels),
-    )  # fmt: skip
+    )
 
 
 def message_bytes(job: Job, ready: Prepared) -> tuple[int, int]:
@@ -152,7 +175,11 @@ def steps_of(job: Job) -> float:
 def _does(job: Job, steps: float) -> str:
     fed, a = job.federation, job.algorithm
     n = len(job.eligible)
-    who = f"all {n} {fed.client_word[1]}" if job.cohort_size >= n else f"{job.cohort_size} of {say.count(n)} {fed.client_word[1]}"
+    who = (
+        f"all {n} {fed.client_word[1]}"
+        if job.cohort_size >= n
+        else f"{job.cohort_size} of {say.count(n)} {fed.client_word[1]}"
+    )
     if job.sampling == "poisson":
         who = f"each of {say.count(n)} {fed.client_word[1]} with probability {job.rate:.3g}"
     table = a.tables["algorithm"]
@@ -178,7 +205,7 @@ def _try(job: Job, runtime: Runtime, ready: Prepared, tried: int) -> float:
     """Seconds of the whole job, from a few rounds on throw-away state."""
     short = replace(job, rounds=min(tried, job.rounds), eval_every=1, patience=None, stop_at=None)
     began = time.perf_counter()
-    took = [e.seconds for e in loop(short, runtime, ready, start(job, ready)) if e.type == "round_done"]  # type: ignore[attr-defined]
+    took = [e.seconds for e in loop(short, runtime, ready, start(job, ready)) if isinstance(e, RoundDone)]
     each = min(took) if took else (time.perf_counter() - began)
     runtime.restore({})
     return each * job.rounds
@@ -198,8 +225,10 @@ def lines(p: Plan) -> list[str]:
     out += [f"{'model':9}{p.model['name']}, {say.plural(p.model['parameters'], ('parameter', 'parameters'))}"]
     out += _clients(p)
     b = p.bytes
-    out += [f"{'bytes':9}up {say.size(b['up_round'])}, down {say.size(b['down_round'])} a round; "
-            f"{say.size(b['up'])} and {say.size(b['down'])} in all"]  # fmt: skip
+    out += [
+        f"{'bytes':9}up {say.size(b['up_round'])}, down {say.size(b['down_round'])} a round; "
+        f"{say.size(b['up'])} and {say.size(b['down'])} in all"
+    ]
     if p.seconds_estimate is not None:
         out += [f"{'time':9}about {say.seconds(p.seconds_estimate)}, memory {say.size(p.memory_bytes)} beside the data"]
     run = p.execution
@@ -214,8 +243,10 @@ def _clients(p: Plan) -> list[str]:
     if p.clients is None or len(p.clients) > LISTED:
         n = p.population
         low, mid, high = n["sizes"]
-        rows = [f"{say.plural(n['clients'], p.words)}, {say.count(n['train'])} rows to train on "
-                f"({low} / {mid} / {high}: least, median, most)"]  # fmt: skip
+        rows = [
+            f"{say.plural(n['clients'], p.words)}, {say.count(n['train'])} rows to train on "
+            f"({low} / {mid} / {high}: least, median, most)"
+        ]
     else:
         wide = min(20, max(len(c["name"]) for c in p.clients))
         rows = [f"{c['name'][:wide]:<{wide}} {c['train']:>6} + {c['test']} held out{_share(p, c)}" for c in p.clients]
@@ -233,5 +264,3 @@ def _share(p: Plan, c: Mapping[str, Any]) -> str:
     share = c["labels"][1] / c["train"]
     cells = round(16 * share)
     return f"  {p.labels[1][:10]} {'█' * cells}{'░' * (16 - cells)} {say.percent(share)}"
-
-

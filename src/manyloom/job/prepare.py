@@ -18,6 +18,7 @@ from manyloom.core.exchange import Ask, Lost, Reply, Runtime, play
 from manyloom.core.flat import Layout
 from manyloom.core.slots import Slots, size_bytes
 from manyloom.core.task import Shape, Task
+from manyloom.core.tensors import torch_seeded
 from manyloom.data import statistics
 from manyloom.data.preprocess import Preprocess
 from manyloom.job.job import Job, shape_of
@@ -47,7 +48,9 @@ class Prepared(NamedTuple):
         return {"theta": self.theta, **self.buffers}
 
 
-def prepare(job: Job, runtime: Runtime, saved: Slots | None = None, execution: Mapping[str, Any] | None = None) -> Prepared:
+def prepare(
+    job: Job, runtime: Runtime, saved: Slots | None = None, execution: Mapping[str, Any] | None = None
+) -> Prepared:
     """Open the runtime, learn the federation's statistics, make the first model.
 
     Args:
@@ -79,14 +82,22 @@ def prepare(job: Job, runtime: Runtime, saved: Slots | None = None, execution: M
     body = (pre.to_slots() if pre else {}) | ({"execution": _pack(execution)} if execution else {})
     answer(Ask(everybody, "prepare", body))
     layout, theta, buffers = first_model(job.task, shape, job.seed)
-    return Prepared(shape, layout, theta, buffers if job.task.buffers == "average" else {}, pre, up, down,
-                    time.perf_counter() - began, runtime.describe())  # fmt: skip
+    return Prepared(
+        shape,
+        layout,
+        theta,
+        buffers if job.task.buffers == "average" else {},
+        pre,
+        up,
+        down,
+        time.perf_counter() - began,
+        runtime.describe(),
+    )
 
 
 def first_model(task: Task, shape: Shape, seed: int) -> tuple[Layout, Tensor, Slots]:
-    """theta_0 [d] from the seed, its layout, and the first running statistics; torch's own generator is left as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.scalar(seed, 0, "initial theta"))
+    """theta_0 [d] from the seed, its layout, the first running statistics; torch's own generator stays as it was."""
+    with torch_seeded(seeds.scalar(seed, 0, "initial theta")):
         module = task.build(shape)
     layout, running = Layout.of(module, task.freeze), Layout.of_buffers(module)
     return layout, layout.flatten(module), {"buffers": running.flatten(module)} if running.d else {}
@@ -94,8 +105,7 @@ def first_model(task: Task, shape: Shape, seed: int) -> tuple[Layout, Tensor, Sl
 
 def module_of(task: Task, shape: Shape, seed: int, server: Slots, theta: Tensor) -> torch.nn.Module:
     """The trained module: built as at the start (frozen parts too), with theta and running statistics put in."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.scalar(seed, 0, "initial theta"))
+    with torch_seeded(seeds.scalar(seed, 0, "initial theta")):
         module = task.build(shape)
     Layout.of(module, task.freeze).load(module, theta)
     if "buffers" in server:

@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import UnionType
-from typing import Annotated, Any, Literal, NamedTuple, TypedDict, Union, cast, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, TypedDict, Union, cast, get_args, get_origin
 
 from manyloom.aggregate import RULES
 from manyloom.algorithms import RECIPES

@@ -11,6 +11,7 @@ from manyloom.algorithms.evaluation import Evaluation
 from manyloom.algorithms.round import Round
 from manyloom.core.errors import Problem
 from manyloom.core.metrics import better
+from manyloom.core.tensors import floats, ints
 from manyloom.job import events as ev
 from manyloom.job.job import Job
 from manyloom.job.prepare import Prepared
@@ -22,32 +23,57 @@ def run_started(job: Job, ready: Prepared, run: str) -> ev.RunStarted:
     """The first event: what the run is about."""
     fed = job.federation
     sizes = np.quantile(fed.sizes, [0, 0.25, 0.5, 0.75, 1]).astype(int).tolist()
-    population = {"clients": len(fed), "train": int(fed.sizes.sum()), "test": int(fed.tests.sum()),
-                  "sizes": sizes, "moved": fed.moved}  # fmt: skip
+    population = {
+        "clients": len(fed),
+        "train": int(fed.sizes.sum()),
+        "test": int(fed.tests.sum()),
+        "sizes": sizes,
+        "moved": fed.moved,
+    }
     clients: list[dict[str, Any]] | None = None
     if len(fed) <= NAMED:
         labels = fed.label_counts()
-        clients = [{"client": i, "name": fed.names[i], "train": int(fed.sizes[i]), "test": int(fed.tests[i]),
-                    "labels": labels[i].tolist()} for i in range(len(fed))]  # fmt: skip
+        clients = [
+            {
+                "client": i,
+                "name": fed.names[i],
+                "train": int(fed.sizes[i]),
+                "test": int(fed.tests[i]),
+                "labels": labels[i].tolist(),
+            }
+            for i in range(len(fed))
+        ]
     info = fed.info
     return ev.RunStarted(
-        run=run, name=job.name, job_digest=job.digest, rounds=job.rounds, seed=job.seed,
-        algorithm=job.algorithm.name, paper=job.algorithm.paper,
-        model={"name": job.task.name or "module", "parameters": ready.layout.d}, clients=clients,
-        population=population, runtime=str(ready.execution.get("name", job.execution.name)),
+        run=run,
+        name=job.name,
+        job_digest=job.digest,
+        rounds=job.rounds,
+        seed=job.seed,
+        algorithm=job.algorithm.name,
+        paper=job.algorithm.paper,
+        model={"name": job.task.name or "module", "parameters": ready.layout.d},
+        clients=clients,
+        population=population,
+        runtime="sequential" if ready.execution.get("group", 1) == 1 else "vectorised",
         execution=dict(ready.execution),
         source={"name": info.name, "title": info.title, "licence": info.licence, "attribution": info.attribution},
-        client_word=fed.client_word, row_word=fed.row_word, target=fed.target, classes=list(fed.labels),
-        metrics=["loss", *job.metrics], watch=job.watched)  # fmt: skip
+        client_word=fed.client_word,
+        row_word=fed.row_word,
+        target=fed.target,
+        classes=list(fed.labels),
+        metrics=["loss", *job.metrics],
+        watch=job.watched,
+    )
 
 
 def evaluated(job: Job, found: Evaluation, number: int, split: str, seconds: float) -> ev.Evaluated:
     """An evaluation: in all, a client (of small federations), mean and worst tenth over clients."""
     each: dict[int, dict[str, Any]] = {}
     if split == "test" and len(found.clients) <= NAMED:
-        columns = {k: v.tolist() for k, v in found.each.items()}
-        rows = found.rows.long().tolist()
-        positives = found.positives.long().tolist() if found.positives is not None else None
+        columns = {k: floats(v) for k, v in found.each.items()}
+        rows = ints(found.rows)
+        positives = ints(found.positives) if found.positives is not None else None
         for i, client in enumerate(found.clients.tolist()):
             each[client] = {k: v[i] for k, v in columns.items()} | {"rows": rows[i]}
             if positives is not None:
@@ -59,17 +85,32 @@ def evaluated(job: Job, found: Evaluation, number: int, split: str, seconds: flo
             q = 0.1 if better(name) == "max" else 0.9
             spread[name] = {"mean": float(have.mean()), "worst_tenth": float(np.quantile(have.numpy(), q))}
     positives_all = int(found.positives.sum()) if found.positives is not None else None
-    return ev.Evaluated(number, split, dict(found.metrics), each, int(found.rows.sum()), positives_all, spread,
-                        found.sent_up, found.sent_down, seconds)  # fmt: skip
+    return ev.Evaluated(
+        number,
+        split,
+        dict(found.metrics),
+        each,
+        int(found.rows.sum()),
+        positives_all,
+        spread,
+        found.sent_up,
+        found.sent_down,
+        seconds,
+    )
 
 
 def cohort_summary(trained: Round) -> dict[str, Any]:
     """Quantiles of a large cohort, where an event a client would be too many."""
+
     def five(values: torch.Tensor) -> list[float]:
         return np.quantile(values.double().numpy(), [0, 0.25, 0.5, 0.75, 1]).tolist()
 
-    return {"samples": five(trained.samples), "steps": five(trained.steps), "loss": five(trained.loss),
-            "lost": len(trained.lost)}  # fmt: skip
+    return {
+        "samples": five(trained.samples),
+        "steps": five(trained.steps),
+        "loss": five(trained.loss),
+        "lost": len(trained.lost),
+    }
 
 
 def below_quorum(job: Job, number: int, trained: Round, quorum: int) -> Problem:
@@ -78,7 +119,10 @@ def below_quorum(job: Job, number: int, trained: Round, quorum: int) -> Problem:
     told = [f"{names[x.client]}: {x.text}" for x in trained.lost[:4]]
     more = [f"and {len(trained.lost) - 4} more"] if len(trained.lost) > 4 else []
     saved = f"round {number - 1} is saved" if number > 1 else "no round was done"
-    return Problem("quorum", f"round {number} got {len(trained.back)} replies and needs {quorum}",
-                   got="; ".join(["lost " + told[0], *told[1:], *more]) if told else saved,
-                   rule=f"quorum {quorum} of {len(trained.back) + len(trained.lost)} ([job] quorum); {saved}",
-                   mend="mend what they say, or lower the quorum, then: manyloom resume RUN")  # fmt: skip
+    return Problem(
+        "quorum",
+        f"round {number} got {len(trained.back)} replies and needs {quorum}",
+        got="; ".join(["lost " + told[0], *told[1:], *more]) if told else saved,
+        rule=f"quorum {quorum} of {len(trained.back) + len(trained.lost)} ([job] quorum); {saved}",
+        mend="mend what they say, or lower the quorum, then: manyloom resume RUN",
+    )

@@ -23,9 +23,7 @@ def logistic() -> Model:
 
     def make(features: tuple[int, ...], outputs: int, classes: int | None) -> nn.Module:
         if classes is None:
-            raise misfit(
-                "logistic", features, "it predicts a class, these labels are numbers", 'model name = "linear"'
-            )
+            raise misfit("logistic", features, "it predicts a class, these labels are numbers", 'model name = "linear"')
         module = _linear(features, outputs, classes)
         for p in module.parameters():
             nn.init.zeros_(p)

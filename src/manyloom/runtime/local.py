@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
 import numpy as np
@@ -14,9 +14,10 @@ from torch import Tensor
 from manyloom.algorithms.evaluation import HUB
 from manyloom.algorithms.round import COUNTS, slots_of
 from manyloom.core import seeds
-from manyloom.core.exchange import Ask, Fold, Ids, Lost, Reply
+from manyloom.core.exchange import Ask, Lost, Reply
 from manyloom.core.metrics import BINS
 from manyloom.core.slots import Slots, size_bytes, unpack_json
+from manyloom.core.tensors import floats, from_numpy
 from manyloom.data import statistics
 from manyloom.data.federation import Federation
 from manyloom.data.preprocess import Preprocess
@@ -24,7 +25,9 @@ from manyloom.data.store import Slab
 from manyloom.engine.build import Engine, build
 from manyloom.engine.loop import Failed
 from manyloom.gate import Slot, leave
-from manyloom.job.job import Job, client_index, shape_of
+from manyloom.job.check import client_index
+from manyloom.job.job import Job, shape_of
+from manyloom.runtime.fold import Messages, folded
 from manyloom.runtime.memory import Memory
 
 HANDLERS = statistics.HANDLERS
@@ -83,9 +86,20 @@ class Local:
         x, y = _rows(fed.slab(first), 8)
         run = job.execution
         self.engine = build(
-            job.task, shape_of(fed), job.algorithm, seed=job.seed, rounds=job.rounds, cohort=job.cohort_size,
-            name=run.name, provider=run.provider, device=run.device, group=run.group, memory=run.memory,
-            probe=(x, y), recorded=recorded)  # fmt: skip
+            job.task,
+            shape_of(fed),
+            job.algorithm,
+            seed=job.seed,
+            rounds=job.rounds,
+            cohort=job.cohort_size,
+            name=run.name,
+            provider=run.provider,
+            device=run.device,
+            group=run.group,
+            memory=run.memory,
+            probe=(x, y),
+            recorded=recorded,
+        )
         job.task.check(self.engine.machine.program.module, x, y, shape_of(fed))
         self.memory = Memory(self.engine.strangers)
         return [Reply(ask.to, {})]
@@ -93,14 +107,14 @@ class Local:
     def _train(self, ask: Ask) -> list[Reply | Lost]:
         began = time.perf_counter()
         algorithm, engine = self.job.algorithm, self._engine()
-        lost = self._faults(ask)
-        gone = {x.client for x in lost}
+        lost: list[Reply | Lost] = [*self._faults(ask)]
+        gone = {x.client for x in lost if isinstance(x, Lost)}
         clients = np.array([c for c in ask.to.tolist() if c not in gone], np.int64) if gone else ask.to
         sends = slots_of(algorithm, "buffers" in ask.body)
         schema = {n: Slot((engine.layout.d,)) for n in algorithm.work.sends} | {n: Slot(()) for n in COUNTS}
         if "buffers" in ask.body:
             schema["buffers"] = Slot(tuple(ask.body["buffers"].shape))
-        total = _Sum(ask.fold, sends)
+        total = Messages(ask.fold, sends)
         for group in engine.train(self.federation, clients, ask.body, self.memory.recall, ask.round):
             if isinstance(group, Failed):
                 lost.append(Lost(group.client, "error", group.text, group.traceback, ask.number))
@@ -139,13 +153,13 @@ class Local:
         body: Slots = {"rows": found.rows, "loss": found.loss_sums, **found.sums}
         if "auc" in found.sums:
             body["auc_own"] = found.auc_own
-        body = {n: v[torch.from_numpy(keep)] for n, v in body.items()}
+        body = {n: v[from_numpy(keep)] for n, v in body.items()}
         return [Reply(ask.to[keep], body, ask.number, time.perf_counter() - began, size_bytes(body)), *lost]
 
     def _scores(self, ask: Ask) -> list[Reply | Lost]:
         """Histograms of the score, summed over the clients; only filled bins travel (place and count, 12 bytes)."""
         engine, theta = self._engine(), ask.body["theta"]
-        centre, spread = ask.body["at"].tolist()
+        centre, spread = floats(ask.body["at"])
         if np.array_equal(ask.to, HUB):
             each = engine.scores(self._own(), theta, centre, spread, ask.body.get("buffers"))
             return [Reply(ask.to, {"histogram": each.sum(0)[None]}, ask.number, 0.0, 0)]
@@ -168,20 +182,24 @@ class Local:
         for client in ask.to.tolist():
             who = np.array([client], np.int64)
             try:
-                body, kept = handler.run(ask.body | dict(ask.each.get(client, {})), self.memory.recall(who),
-                                         self.federation.client(client))  # fmt: skip
+                body, kept = handler.run(
+                    ask.body | dict(ask.each.get(client, {})), self.memory.recall(who), self.federation.client(client)
+                )
             except Exception as error:
                 text = f"{type(error).__name__}: {error}"
                 lost.append(Lost(client, "error", text, traceback.format_exc(), ask.number))
                 continue
-            _, held = leave(who, {n: v for n, v in body.items() if v.shape[0] == 1},
-                            {n: s for n, s in schema.items() if n in body and body[n].shape[0] == 1})  # fmt: skip
+            _, held = leave(
+                who,
+                {n: v for n, v in body.items() if v.shape[0] == 1},
+                {n: s for n, s in schema.items() if n in body and body[n].shape[0] == 1},
+            )
             if held:
                 lost += held
                 continue
             self.memory.keep(who, kept)
             replies.append(Reply(who, body, ask.number, 0.0, size_bytes(body)))
-        return [*(_folded(replies, ask.fold) if ask.fold else replies), *lost]
+        return [*(folded(replies, ask.fold) if ask.fold else replies), *lost]
 
     # ---- what they share
 
@@ -202,15 +220,18 @@ class Local:
             raise RuntimeError("this source has no test set of its own")
         return own
 
-    def _faults(self, ask: Ask) -> list[Reply | Lost]:
+    def _faults(self, ask: Ask) -> list[Lost]:
         """Which clients of a cohort are lost by `[simulate]`, from the seed."""
         fate = self.job.simulate
         drawn = np.zeros(len(ask.to), bool)
         if fate.dropout:
             ids = self.federation.ids[ask.to]
             drawn = seeds.uniform(self.job.seed, ask.round, ids, f"dropout/{ask.attempt}") < fate.dropout
-        return [Lost(c, "simulated", "lost by [simulate]", None, ask.number)
-                for c, hit in zip(ask.to.tolist(), drawn.tolist()) if hit or (ask.round, c) in self._drops]  # fmt: skip
+        return [
+            Lost(c, "simulated", "lost by [simulate]", None, ask.number)
+            for c, hit in zip(ask.to.tolist(), drawn.tolist())
+            if hit or (ask.round, c) in self._drops
+        ]
 
     def _take(self, ask: Ask, found: list[Reply | Lost]) -> list[Reply | Lost]:
         """`take`: the first so many replies; the rest is dropped, or joins a later ask's answers."""
@@ -223,71 +244,8 @@ class Local:
         return [*came[: ask.take], *(x for x in waiting if isinstance(x, Lost))]
 
 
-class _Sum:
-    """Messages as they come: summed if the ask allows it, else kept, a row a client."""
-
-    def __init__(self, fold: Fold | None, sends: Iterable[str]) -> None:
-        self.fold, self.sends = fold, tuple(sends)
-        self.clients: list[Ids] = []
-        self.rows: dict[str, list[Tensor]] = {}
-        self.sums: Slots = {}
-        self.sent = 0
-
-    def add(self, clients: Ids, message: Slots) -> None:
-        if not len(clients):
-            return
-        self.clients.append(clients)
-        self.sent += size_bytes(message)
-        if self.fold is None:
-            for name, rows in message.items():
-                self.rows.setdefault(name, []).append(rows.clone())
-            return
-        for name in COUNTS:
-            self.rows.setdefault(name, []).append(message[name].clone())
-        weights = message[self.fold.weight].double() if self.fold.weight else torch.ones(len(clients), dtype=torch.float64)
-        whole = self.fold.undo({n: message[n] for n in self.sends})
-        for name in self.fold.slots:
-            add_weighted(self.sums, name, whole[name], weights)
-
-    def reply(self, number: int, seconds: float) -> Reply:
-        clients = np.concatenate(self.clients) if self.clients else np.zeros(0, np.int64)
-        body = {n: torch.cat(rows) for n, rows in self.rows.items()} | {n: s[None] for n, s in self.sums.items()}
-        return Reply(clients, body, number, seconds, self.sent)
-
-
-def add_weighted(sums: Slots, name: str, rows: Tensor, weights: Tensor) -> None:
-    """sums[name] += sum_k weights_k rows_k, accumulated in float64; within a group of many clients in float32.
-
-    A few rows are added one by one without a copy; for many one matrix product is ten times faster
-    (the group's own rounding, 1e-7 of the largest row, is what engines are allowed to differ by).
-    """
-    if name not in sums:
-        sums[name] = torch.zeros(rows.shape[1:], dtype=torch.float64)
-    if len(rows) <= 4 or rows.dtype == torch.float64:
-        for row, weight in zip(rows, weights.tolist()):
-            sums[name].add_(row, alpha=weight)
-    else:
-        sums[name] += torch.mv(rows.flatten(1).T, weights.to(rows.dtype)).view(rows.shape[1:])
-
-
-def _folded(replies: list[Reply], fold: Fold) -> list[Reply]:
-    """Replies of handlers, summed in the order of their clients."""
-    if not replies:
-        return []
-    sums: Slots = {}
-    for r in replies:
-        weights = r.body[fold.weight].double() if fold.weight else torch.ones(1, dtype=torch.float64)
-        for name in fold.slots:
-            add_weighted(sums, name, fold.undo(r.body)[name], weights)
-    rest = {n: torch.cat([r.body[n] for r in replies]) for n in replies[0].body if n not in fold.slots}
-    clients = np.concatenate([r.clients for r in replies])
-    return [Reply(clients, rest | {n: s[None] for n, s in sums.items()}, replies[0].asked, 0.0,
-                  sum(r.sent for r in replies))]  # fmt: skip
-
-
 def _rows(slab: Slab, n: int) -> tuple[Tensor, Tensor]:
     """The first rows of a slab, as a model takes them."""
-    index = torch.from_numpy(slab.rows[:n])
+    index = from_numpy(slab.rows[:n])
     x = slab.x.index_select(0, index)
     return (slab.cast(x) if slab.cast else x), slab.y.index_select(0, index)
-

@@ -22,4 +22,7 @@ def control(inner: ServerStep) -> ServerStep:
         c = state["c"] + mean["share"] * mean["dc"]
         return inner.apply(state, mean) | {"c": c.to(state["c"].dtype)}
 
-    return ServerStep(inner.name, init, apply, lambda s: inner.down(s) | {"c": s["c"]}, inner.model, inner.table)
+    def down(state: Slots) -> Slots:
+        return inner.down(state) | {"c": state["c"]}
+
+    return ServerStep(inner.name, init, apply, down, inner.model, inner.table)

@@ -23,7 +23,10 @@ def sgd(lr: Annotated[float, Above(0)] = 1.0) -> ServerStep:
     def apply(state: Slots, mean: Slots) -> Slots:
         return state | {"theta": (state["theta"] + lr * mean["u"]).to(state["theta"].dtype)}
 
-    return ServerStep("sgd", lambda theta: {"theta": theta}, apply, table={"name": "sgd", "lr": lr})
+    def init(theta: Tensor) -> Slots:
+        return {"theta": theta}
+
+    return ServerStep("sgd", init, apply, table={"name": "sgd", "lr": lr})
 
 
 @checked

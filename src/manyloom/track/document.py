@@ -54,8 +54,7 @@ def summary(source: Folder | Run, report: str | None = None) -> dict[str, Any]:
             for p in sorted(run.people.values(), key=lambda p: p.index)
         ],
         "lost": [
-            {"round": x.round, "client": x.client, "name": x.name, "reason": x.reason, "text": x.text}
-            for x in run.lost
+            {"round": x.round, "client": x.client, "name": x.name, "reason": x.reason, "text": x.text} for x in run.lost
         ],
         "job_digest": run.job_digest,
         "model_digest": run.model_digest,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,13 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from manyloom.core.errors import bad
+from manyloom.core.errors import BadInput, Problem, bad
 from manyloom.core.metrics import METRICS, auc, decided, score
 from manyloom.core.slots import Slots, from_bytes, to_bytes
 from manyloom.core.task import LOSSES, Shape
+from manyloom.data.arrays import from_numpy
 from manyloom.data.federation import Federation
 from manyloom.data.preprocess import Preprocess
+from manyloom.data.table import MISSING
 from manyloom.job import checkpoint
+from manyloom.job.assemble import Places, task_of
 from manyloom.job.job import Job
 from manyloom.job.prepare import module_of
 from manyloom.job.state import State
@@ -31,9 +34,6 @@ from manyloom.track import rows as raw_rows
 from manyloom.track.folder import dumps, read_json, write_atomic
 
 FORMAT = 1
-_TASK_KEYS = frozenset(
-    {"name", "classes", "loss", "metrics", "buffers", "freeze"}
-)  # of [model]; the rest builds
 BATCH = 4096
 
 
@@ -73,6 +73,7 @@ def description(
         "name": task.name or type(module).__name__,
         "parameters": sum(p.numel() for p in module.parameters()),
         "model": dict(task.table) if task.table is not None else None,
+        "base": job.base,
         "loss": task.loss if isinstance(task.loss, str) else None,
         "metrics": list(task.metrics),
         "features": list(shape.features),
@@ -242,15 +243,14 @@ class SavedModel:
         Raises:
             BadInput: `unnamed-part` where the job's model had no name; then load `tensors` into your own.
         """
-        table = cast("Mapping[str, Any] | None", self.info["model"])
-        if table is None:
+        if self.info["model"] is None:
             raise bad(
                 "unnamed-part",
                 f"the model of {self.info['run']} has no name to build it again by",
                 rule="a lambda or a local function is not saved; its weights are",
                 mend="my_module.load_state_dict(ml.load(run).tensors), or name the model module:function",
             )
-        module = build(table, self.shape, self.info["loss"])
+        module = build(self.info)
         module.load_state_dict(self.tensors)
         return module.eval()
 
@@ -273,59 +273,54 @@ class SavedModel:
         """
         module = self.module if module is None else module
         if isinstance(rows, (Tensor, np.ndarray)):
-            x = rows if isinstance(rows, Tensor) else torch.from_numpy(cast(Any, rows))
+            x = rows if isinstance(rows, Tensor) else from_numpy(cast(Any, rows))
             return self._told(outputs(module, self._tensor(x)), None)
-        reader = self.info["reader"]
-        named = (
-            raw_rows.read_file(
-                rows, separator=reader.get("separator", ","), header=reader.get("header", True)
-            )
-            if isinstance(rows, (str, Path))
-            else raw_rows.columns_of(rows)
-        )
         source = Path(rows).name if isinstance(rows, (str, Path)) else "the table"
         pre = self.preprocess
+        columns = self.read(rows)
         if pre is None:
-            return self._flat(module, named, source)
-        raw = raw_rows.encode(pre.schema, named, source)
-        x = torch.from_numpy(pre.encode(raw.table))
-        told = self._told(outputs(module, x), raw.y)
-        return Predictions(
-            told.prediction,
-            told.p,
-            [c.name for c in pre.schema.columns],
-            raw.ignored,
-            pre.filled(raw.table),
-            pre.unseen(raw.table),
-            told.metrics,
-            told.labelled,
+            return self._flat(module, columns, source)
+        raw = raw_rows.encode(pre, columns, source)
+        told = self._told(outputs(module, from_numpy(pre.encode(raw.table))), raw.y)
+        return replace(
+            told,
+            columns=[c.name for c in pre.schema.columns],
+            ignored=raw.ignored,
+            filled=pre.filled(raw.table),
+            unseen=pre.unseen(raw.table),
         )
 
+    def read(self, rows: Any) -> raw_rows.Columns:
+        """The raw columns of whatever `predict` takes, a tensor apart."""
+        pre, reader = self.preprocess, cast("dict[str, Any]", self.info["reader"])
+        missing = pre.schema.missing if pre else MISSING
+        if isinstance(rows, (str, Path)):
+            return raw_rows.read_file(rows, missing=missing, **reader)
+        return raw_rows.columns_of(rows, missing)
+
     def _flat(self, module: nn.Module, named: raw_rows.Columns, source: str) -> Predictions:
-        """Rows of a tensor source from a table: a column a number, in order, and perhaps one named `label`."""
-        y = None
-        if "label" in named:
-            y = torch.tensor([float(v) for v in named["label"]])
-            named = {k: v for k, v in named.items() if k != "label"}
+        """Rows of a tensor source: a column a number, in order, and perhaps one named `label`."""
+        wrong: list[Problem] = []
+        columns = {c: raw_rows.numbers(cells, c, source, wrong) for c, cells in named.items()}
+        y = columns.pop("label", None)
         need = math.prod(self.shape.features)
-        if len(named) != need:
+        if len(columns) != need:
             raise bad(
                 "columns-missing",
                 f"{source} does not have the columns that the model takes",
-                got=f"{len(named)} columns",
+                got=f"{len(columns)} columns",
                 rule=f'{need} numbers a row, and perhaps a column "label"',
                 mend="write one column a number, in the order of the tensor",
             )
-        try:
-            values = np.array([[float(v) for v in named[c]] for c in named], np.float32).T
-        except (TypeError, ValueError) as error:
-            raise bad(
-                "not-a-number", f"{source} holds text where numbers are needed", got=str(error)
-            ) from error
-        x = self._tensor(torch.from_numpy(np.ascontiguousarray(values)).reshape(-1, *self.shape.features))
-        labels = None if y is None else (y.long() if self.info["target"] == "class" else y).numpy()
-        told = self._told(outputs(module, x), labels)
-        return Predictions(told.prediction, told.p, list(named), metrics=told.metrics, labelled=told.labelled)
+        if wrong:
+            raise BadInput(*wrong)
+        flat = np.stack(list(columns.values()), axis=1)
+        if not np.isfinite(flat).all():
+            raise bad("not-finite", f"{source} holds values that are missing or infinite", rule="finite numbers only")
+        x = self._tensor(from_numpy(flat).reshape(-1, *self.shape.features))
+        if y is not None and self.info["target"] == "class":
+            y = np.where(np.isnan(y), -1, y).astype(np.int64)
+        return replace(self._told(outputs(module, x), y), columns=list(columns))
 
     def _tensor(self, x: Tensor) -> Tensor:
         """Rows as the module takes them: whole numbers for tokens, pixels of 0 to 255 divided by 255."""
@@ -344,7 +339,12 @@ class SavedModel:
     def _told(self, out: Tensor, y: np.ndarray[Any, np.dtype[Any]] | None) -> Predictions:
         if self.info["target"] == "number":
             value = out.double().reshape(len(out), -1).squeeze(-1)
-            return Predictions(value.tolist(), None, metrics=self._metrics(out, y), labelled=_labelled(y))
+            return Predictions(
+                cast("list[float]", cast(Any, value).tolist()),
+                None,
+                metrics=self._metrics(out, y),
+                labelled=_labelled(y),
+            )
         if out.dim() > 2:
             raise bad(
                 "not-a-row",
@@ -352,10 +352,11 @@ class SavedModel:
                 mend="use ml.load(run).module",
             )
         names = list(self.info["labels"]) or [str(c) for c in range(max(2, out.shape[-1]))]
-        said = [names[c] if c < len(names) else str(c) for c in decided(out).reshape(len(out)).tolist()]
-        return Predictions(
-            said, probabilities(out).numpy(), metrics=self._metrics(out, y), labelled=_labelled(y)
-        )
+        said = [
+            names[c] if c < len(names) else str(c)
+            for c in cast("list[int]", cast(Any, decided(out).reshape(len(out))).tolist())
+        ]
+        return Predictions(said, probabilities(out).numpy(), metrics=self._metrics(out, y), labelled=_labelled(y))
 
     def _metrics(self, out: Tensor, y: np.ndarray[Any, np.dtype[Any]] | None) -> dict[str, float] | None:
         """The job's metrics over the rows that have a label."""
@@ -364,8 +365,8 @@ class SavedModel:
         known = np.flatnonzero(y >= 0 if y.dtype.kind == "i" else ~np.isnan(y))
         if not len(known):
             return None
-        index = torch.from_numpy(known)
-        out, true = out[index], torch.from_numpy(y[known])
+        index = from_numpy(known)
+        out, true = out[index], from_numpy(y[known])
         true = true.long() if self.info["target"] == "class" else true.float()
         rows = torch.tensor(float(len(known)), dtype=torch.float64)
         found: dict[str, float] = {}
@@ -377,20 +378,19 @@ class SavedModel:
         return found
 
 
-def build(table: Mapping[str, Any], shape: Shape, loss: str | None) -> nn.Module:
-    """The module of a `[model]` table, its weights whatever they are at the start."""
-    from manyloom.models import model
-
-    keys = {k: v for k, v in table.items() if k not in _TASK_KEYS}
-    with torch.random.fork_rng(devices=[]):
-        return model(table["name"], **keys).build(shape.features, table.get("classes") or shape.classes, loss)
+def build(info: Mapping[str, Any]) -> nn.Module:
+    """The module of a model.json, its weights whatever they are at the start."""
+    target = info["target"]
+    task = task_of(info["model"], (target, info["classes"]), Places(Path(info.get("base") or ".")))
+    with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
+        return task.build(Shape(tuple(info["features"]), info["classes"]))
 
 
 def outputs(module: nn.Module, x: Tensor) -> Tensor:
     """A module's output for all rows, [n, ...], a batch at a time."""
     module.eval()
     with torch.inference_mode():
-        found = [module(part) for part in x.split(BATCH)] if len(x) else [module(x)]
+        found = [module(part) for part in torch.split(x, BATCH)] if len(x) else [module(x)]
     return torch.cat(found)
 
 

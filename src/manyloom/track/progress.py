@@ -63,9 +63,7 @@ class _Base:
         kind = event.get("type")
         if kind == "note":
             level = "warning" if event.get("level") == "warning" else "note"
-            return text.field(
-                level, text.printable(str(event.get("text", "")))
-            ), "warn" if level == "warning" else ""
+            return text.field(level, text.printable(str(event.get("text", "")))), "warn" if level == "warning" else ""
         if kind == "client_lost":
             self.told += 1
             if self.told > MOST_LOST:

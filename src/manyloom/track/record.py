@@ -216,6 +216,11 @@ class Run:
         return self.people[client].name if client in self.people else f"{self.client_word[0]} {client}"
 
     @property
+    def secure(self) -> bool:
+        """Whether the hub saw only sums."""
+        return any(line.strip() == "[secure]" for line in self.toml.splitlines())
+
+    @property
     def bytes_up(self) -> int:
         return self.bytes["train"]["up"] + self.bytes["secure"]["up"]
 
@@ -235,9 +240,7 @@ def read(folder: Folder) -> Run:
     return made
 
 
-def of_events(
-    events: Iterable[Mapping[str, Any]], name: str = "", record: Mapping[str, Any] | None = None
-) -> Run:
+def of_events(events: Iterable[Mapping[str, Any]], name: str = "", record: Mapping[str, Any] | None = None) -> Run:
     """A run from its events (without those a `resumed` takes back)."""
     found = record or {}
     run = Run(name, str(found.get("name") or name), str(found.get("status") or "queued"))
@@ -330,9 +333,7 @@ class _Reader:
         for c in items(e, "clients"):
             i = int(c["client"])
             labels = [int(n) for n in items(c, "labels")] or None
-            run.people[i] = Person(
-                i, str(c.get("name", i)), _whole(c.get("train")), _whole(c.get("test")), labels
-            )
+            run.people[i] = Person(i, str(c.get("name", i)), _whole(c.get("train")), _whole(c.get("test")), labels)
 
     def _planned(self, e: Mapping[str, Any]) -> None:
         self.run.planned = e
@@ -387,13 +388,9 @@ class _Reader:
         r, split = int(e.get("round", 0)), str(e.get("split") or "test")
         clients = table(e, "clients")
         per = {int(k): metrics_of(v) for k, v in clients.items()}
-        judged = Judged(
-            r, split, metrics_of(table(e, "metrics")), _whole(e.get("rows")), _whole(e.get("positives"))
-        )
+        judged = Judged(r, split, metrics_of(table(e, "metrics")), _whole(e.get("rows")), _whole(e.get("positives")))
         judged.covered = bool(e.get("covered"))
-        judged.counts = {
-            int(k): (_whole(v.get("rows")), _whole(v.get("positives"))) for k, v in clients.items()
-        }
+        judged.counts = {int(k): (_whole(v.get("rows")), _whole(v.get("positives"))) for k, v in clients.items()}
         for name in judged.metrics:
             spread = Spread.of(name, (m.get(name) for m in per.values()))
             if spread is not None:

@@ -1,11 +1,11 @@
-"""Raw rows to predict on: from a file, a data frame or a mapping of columns, as a `Table`."""
+"""Raw rows to predict on: from a file, a data frame or a mapping of columns, as a `Table` of the trained schema."""
 
 from __future__ import annotations
 
 import csv
-import math
+import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,131 +13,137 @@ import numpy as np
 
 from manyloom.core.errors import BadInput, Problem, bad
 from manyloom.core.numbers import count
-from manyloom.data.table import Table, TableSchema
+from manyloom.core.validate import nearest
+from manyloom.data.arrays import F64, I64
+from manyloom.data.preprocess import Preprocess
+from manyloom.data.sources.frame import Cells, extra_missing, infer, read_csv, read_parquet
+from manyloom.data.table import MISSING, Table, TableSchema
+from manyloom.track.folder import write_atomic
 
-Columns = Mapping[str, Sequence[Any]]
+Columns = Mapping[str, Cells]
+PARQUET = (".parquet", ".pq")
 
 
 @dataclass(frozen=True, eq=False)
 class Raw:
-    """What was read: rows in the trained schema, labels where the rows have any.
+    """What was read: rows in the trained schema, and labels where the rows have any.
 
     y [n] holds class codes or numbers, -1 or NaN where a row has none; None where there is no such column.
     """
 
     table: Table
-    y: np.ndarray[Any, np.dtype[Any]] | None
+    y: I64 | F64 | None
     ignored: tuple[str, ...] = ()
 
 
-def read_file(path: str | Path, *, separator: str = ",", header: bool = True) -> dict[str, list[Any]]:
-    """The columns of a CSV or Parquet file, in its order.
+def read_file(
+    path: str | Path, *, missing: Sequence[str] = MISSING, separator: str = ",", header: bool = True
+) -> dict[str, Cells]:
+    """The columns of a CSV (also gzipped) or Parquet file, in its order; CSV stays text.
 
     Raises:
-        BadInput: `file-not-found`, `file-format` (unknown ending, a file cut in half), `extra-missing`.
+        BadInput: `data-missing`, `data-corrupt` (also a file cut in half), `extra-missing`.
     """
     path = Path(path)
     if not path.is_file():
+        near = nearest(path.name, [f.name for f in path.parent.iterdir()]) if path.parent.is_dir() else None
         raise bad(
-            "file-not-found", f'there is no file "{path}"', mend="check the path; CSV and Parquet are read"
+            "data-missing",
+            f'there is no file "{path}"',
+            rule="a CSV or Parquet file with the columns of training",
+            mend=f"did you mean {path.parent / near}?" if near else None,
         )
-    if path.suffix.lower() in (".parquet", ".pq"):
-        return _parquet(path)
-    if path.suffix.lower() not in (".csv", ".tsv", ".txt", ".data"):
-        raise bad(
-            "file-format",
-            f"can't tell what {path.name} is",
-            got=f'ending "{path.suffix}"',
-            rule=".csv, .tsv and .txt are read as text, .parquet as Parquet",
-            mend="rename the file",
-        )
-    return _csv(path, "\t" if path.suffix.lower() == ".tsv" else separator, header)
+    if path.suffix.lower() in PARQUET:
+        return read_parquet(path, path.name)
+    texts = read_csv(path, missing, header, "\t" if path.suffix.lower() == ".tsv" else separator)
+    return {name: Cells("text", column) for name, column in texts.items()}
 
 
-def columns_of(rows: Any) -> dict[str, list[Any]]:
-    """The columns of a data frame, a mapping of columns, or a list of mappings."""
-    if isinstance(rows, Mapping):
-        return {str(k): list(v) for k, v in cast("Mapping[object, Sequence[Any]]", rows).items()}
-    if hasattr(rows, "columns") and hasattr(rows, "to_dict"):  # a pandas frame, without importing pandas
-        return {str(c): rows[c].tolist() for c in rows.columns}
-    if (
-        isinstance(rows, Sequence)
-        and rows
-        and all(isinstance(r, Mapping) for r in cast("Sequence[object]", rows))
-    ):
-        records = cast("Sequence[Mapping[str, Any]]", rows)
-        names = dict.fromkeys(k for r in records for k in r)
-        return {n: [r.get(n) for r in records] for n in names}
-    raise bad(
-        "wrong-type",
-        "these are no rows",
-        got=type(rows).__name__,
-        rule="a path, a pandas frame, a mapping of columns, a list of mappings, or a tensor",
-    )
-
-
-def encode(schema: TableSchema, columns: Columns, source: str = "the rows") -> Raw:
-    """Columns as a table: order and further columns don't matter.
+def columns_of(rows: Any, missing: Sequence[str] = MISSING) -> dict[str, Cells]:
+    """The columns of a data frame, a mapping of columns, or a list of mappings.
 
     Raises:
-        BadInput: `columns-missing`, `not-a-number` (text in a number column, the first place of each column).
+        BadInput: `wrong-type` for anything else, or columns of different lengths.
     """
+    named: dict[str, Sequence[Any]]
+    if isinstance(rows, Mapping):
+        named = {str(k): v for k, v in cast("Mapping[object, Sequence[Any]]", rows).items()}
+    elif hasattr(rows, "columns") and hasattr(rows, "to_dict"):  # a pandas frame, without importing pandas
+        named = {str(c): rows[c].tolist() for c in rows.columns}
+    elif isinstance(rows, list) and all(isinstance(r, Mapping) for r in cast("list[object]", rows)):
+        records = cast("list[Mapping[str, Any]]", rows)
+        named = {n: [r.get(n) for r in records] for n in dict.fromkeys(k for r in records for k in r)}
+    else:
+        raise bad(
+            "wrong-type",
+            "these are no rows",
+            got=type(cast(object, rows)).__name__,
+            rule="a path, a pandas frame, a mapping of columns, a list of mappings, or a tensor",
+        )
+    lengths = {n: len(v) for n, v in named.items()}
+    if len(set(lengths.values())) > 1:
+        got = ", ".join(f'"{n}" {k}' for n, k in list(lengths.items())[:4])
+        raise bad("wrong-type", "the columns have different lengths", got=got)
+    gone = {m.strip() for m in missing}
+    return {n: Cells("text", [_text(v, gone) for v in values]) for n, values in named.items()}
+
+
+def encode(pre: Preprocess, columns: Columns, source: str = "the rows") -> Raw:
+    """Columns as a table that `pre` takes: order and further columns don't matter.
+
+    Raises:
+        BadInput: `columns-missing`; `not-a-number` (text in a number column), for every such column;
+            `label-range`.
+    """
+    schema = pre.schema
     known = [c.name for c in schema.columns]
     lacking = [c for c in known if c not in columns]
     if lacking:
-        told = ", ".join(f'"{c}"' for c in lacking[:6]) + (
-            f" and {len(lacking) - 6} more" if len(lacking) > 6 else ""
-        )
-        word = "column" if len(lacking) == 1 else "columns"
+        told = ", ".join(f'"{c}"' for c in lacking[:6])
+        told += f" and {len(lacking) - 6} more" if len(lacking) > 6 else ""
         raise bad(
             "columns-missing",
-            f"{source} lacks {len(lacking)} {word} that the model was trained on",
+            f"{source} lacks {len(lacking)} {'column' if len(lacking) == 1 else 'columns'} "
+            "that the model was trained on",
             got=f"{len(known) - len(lacking)} of {len(known)} columns; missing {told}",
             rule="names as in training; order and further columns don't matter",
             mend=f"rename or add them; all {len(known)} are in the run's model.json",
         )
-    missing = frozenset(schema.missing)
     wrong: list[Problem] = []
-    numbers = [_numbers(columns[c], c, missing, source, wrong) for c in schema.numbers]
+    a = [numbers(columns[c], c, source, wrong) for c in schema.numbers]
     if wrong:
         raise BadInput(*wrong)
     n = len(columns[known[0]]) if known else 0
-    coded = [_codes(columns[c], missing) for c in schema.categories]
+    b = [_codes(columns[c], words) for c, words in zip(schema.categories, pre.vocabulary, strict=True)]
     table = Table(
         schema,
-        np.stack(numbers, axis=1) if numbers else np.zeros((n, 0)),
-        np.stack([c for c, _ in coded], axis=1) if coded else np.zeros((n, 0), np.int32),
-        tuple(values for _, values in coded),
+        np.stack(a, axis=1) if a else np.zeros((n, 0)),
+        np.stack([c for c, _ in b], axis=1) if b else np.zeros((n, 0), np.int32),
+        tuple(values for _, values in b),
     )
     y = labels(schema, columns[schema.label], source) if schema.label in columns else None
     return Raw(table, y, tuple(c for c in columns if c not in known and c != schema.label))
 
 
-def labels(schema: TableSchema, values: Sequence[Any], source: str) -> np.ndarray[Any, np.dtype[Any]]:
-    """The label column: class codes (-1: none), or numbers (NaN: none). Class names count, then numbers.
+def labels(schema: TableSchema, cells: Cells, source: str) -> I64 | F64:
+    """The label column: class codes (-1: none), or numbers (NaN: none). Class names count, then their numbers.
 
     Raises:
         BadInput: `label-range` for a label that the model does not know.
     """
-    missing = frozenset(schema.missing)
     if schema.target == "number":
         wrong: list[Problem] = []
-        found = _numbers(values, schema.label, missing, source, wrong)
+        found = numbers(cells, schema.label, source, wrong)
         if wrong:
             raise BadInput(*wrong)
         return found
-    named = {name: i for i, name in enumerate(schema.labels)}
-    by_value = {f: i for name, i in named.items() if (f := _float(name)) is not None}
-    out = np.full(len(values), -1, np.int64)
-    for row, value in enumerate(values):
-        text = _text(value)
-        if value is None or text in missing:
-            continue
-        number = _float(text)
-        code = named.get(text)
-        if code is None and number is not None:
-            code = by_value.get(number) if by_value else int(number) if number.is_integer() else None
-        if code is None or not 0 <= code < len(schema.labels):
+    code = {name: i for i, name in enumerate(schema.labels)}
+    if all(infer([name]).numbers is None for name in schema.labels):  # names that are words: 0 and 1 do as well
+        code = {str(i): i for i in range(len(schema.labels))} | code
+    out = np.full(len(cells), -1, np.int64)
+    for row, text in enumerate(cells.as_texts()):
+        at = code.get(text, code.get(infer([text]).as_texts()[0])) if text else -1
+        if at is None:
             raise bad(
                 "label-range",
                 "a label is outside the classes the model has",
@@ -145,145 +151,62 @@ def labels(schema: TableSchema, values: Sequence[Any], source: str) -> np.ndarra
                 rule="the model knows " + ", ".join(schema.labels[:8]),
                 mend=f'leave the column "{schema.label}" out to predict without a comparison',
             )
-        out[row] = code
+        out[row] = at
     return out
 
 
-def _numbers(
-    values: Sequence[Any], name: str, missing: frozenset[str], source: str, wrong: list[Problem]
-) -> np.ndarray[Any, np.dtype[np.float64]]:
-    out = np.full(len(values), math.nan)
-    bad_rows: list[int] = []
-    for row, value in enumerate(values):
-        if value is None or (isinstance(value, str) and value.strip() in missing):
-            continue
-        number = _float(value)
-        if number is None:
-            bad_rows.append(row)
-        else:
-            out[row] = number
-    if bad_rows:
-        first = bad_rows[0]
-        rows = "1 row" if len(bad_rows) == 1 else f"{count(len(bad_rows))} rows"
-        wrong.append(
-            Problem(
-                "not-a-number",
-                f'column "{name}" of {source} holds text where numbers were in training',
-                f'"{_text(values[first])}" in row {first + 1}; {rows} in all',
-                rule="missing values: " + (", ".join(f'"{m}"' for m in sorted(missing)) or "none"),
-                mend="write numbers, or leave the value empty",
-            )
+def numbers(cells: Cells, name: str, source: str, wrong: list[Problem]) -> F64:
+    """A column as numbers, NaN where there is none; text in it joins `wrong`."""
+    found = cells if cells.numbers is not None else infer(cells.texts)
+    if found.numbers is not None:
+        return found.numbers
+    rows = [row for row, t in enumerate(cells.texts) if t and infer([t]).numbers is None]
+    wrong.append(
+        Problem(
+            "not-a-number",
+            f'column "{name}" of {source} holds text where numbers were in training',
+            f'"{cells.texts[rows[0]]}" in row {rows[0] + 1}; {count(len(rows))} in all',
+            mend="write numbers, or leave the value empty",
         )
-    return out
+    )
+    return np.full(len(cells), np.nan)
 
 
-def _codes(
-    values: Sequence[Any], missing: frozenset[str]
-) -> tuple[np.ndarray[Any, np.dtype[np.int32]], tuple[str, ...]]:
-    code: dict[str, int] = {}
-    out = np.full(len(values), -1, np.int32)
-    for row, value in enumerate(values):
-        text = _text(value)
-        if value is not None and text not in missing and not (isinstance(value, float) and math.isnan(value)):
-            out[row] = code.setdefault(text, len(code))
-    return out, tuple(code)
+def _codes(cells: Cells, words: Sequence[str]) -> tuple[np.ndarray[Any, np.dtype[np.int32]], tuple[str, ...]]:
+    """Codes of a category column: a text as it stands, or (3.0 for "3") as the number that training had."""
+    known, texts = set(words), cells.as_texts()
+    same = {t: t if t in known else infer([t]).as_texts()[0] for t in set(texts) if t}
+    code = {t: i for i, t in enumerate(dict.fromkeys(same.values()))}
+    return np.array([code[same[t]] if t else -1 for t in texts], np.int32), tuple(code)
 
 
-def _float(value: object) -> float | None:
-    if isinstance(value, str):
-        low = value.strip().lower()
-        if low in ("true", "false"):
-            return float(low == "true")
-    try:
-        return float(cast(Any, value))
-    except (TypeError, ValueError):
-        return None
+def _text(value: object, missing: set[str]) -> str:
+    """A value of a frame as a file would have it: "" where there is none."""
+    if value is None or type(value).__name__ in ("NAType", "NaTType") or value != value:
+        return ""
+    text = repr(value) if type(value) is float else str(value).strip()
+    return "" if text in missing else text
 
 
-def _text(value: object) -> str:
-    return value.strip() if isinstance(value, str) else str(value)
-
-
-def _csv(path: Path, separator: str, header: bool) -> dict[str, list[Any]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            lines = [
-                line
-                for line in csv.reader(file, delimiter=separator, skipinitialspace=True, strict=True)
-                if line
-            ]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise bad(
-            "file-format",
-            f"{path.name} is no CSV file",
-            got=str(error),
-            mend="UTF-8 text, one row a line, values in quotes where they hold the separator",
-        ) from error
-    if not lines:
-        raise bad("file-format", f"{path.name} is empty", rule="a header with the columns' names, then rows")
-    names = [c.strip() for c in lines.pop(0)] if header else [str(i) for i in range(len(lines[0]))]
-    twice = sorted({c for c in names if names.count(c) > 1})
-    if twice:
-        raise bad("file-format", f'{path.name} names a column twice: "{twice[0]}"', mend="rename one of them")
-    for number, line in enumerate(lines, 2 if header else 1):
-        if len(line) != len(names):
-            raise bad(
-                "file-format",
-                f"a row of {path.name} has {len(line)} values",
-                where=f"{path.name}, line {number}",
-                got=f"{len(names)} columns in the header",
-                mend="is the file whole?",
-            )
-    return {name: [line[i] for line in lines] for i, name in enumerate(names)}
-
-
-def _parquet(path: Path) -> dict[str, list[Any]]:
-    try:
-        import pyarrow.parquet as pq  # pyright: ignore[reportMissingTypeStubs, reportMissingImports]
-    except ImportError:
-        raise bad(
-            "extra-missing",
-            'this needs the extra "parquet", which is not installed',
-            got=path.name,
-            mend='pip install "manyloom[parquet]"',
-        ) from None
-    reader = cast(Any, pq)
-    try:
-        return cast("dict[str, list[Any]]", reader.read_table(path).to_pydict())
-    except Exception as error:  # pyarrow has its own types, by the kind of damage
-        raise bad(
-            "file-format",
-            f"{path.name} is no Parquet file",
-            got=str(error).splitlines()[0],
-            mend="is the file whole?",
-        ) from error
-
-
-def write_file(path: Path, columns: Columns) -> None:
+def write_file(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     """Columns as a CSV or, by the ending, a Parquet file; replaced in one step."""
-    from manyloom.track.folder import write_atomic
-
-    if path.suffix.lower() in (".parquet", ".pq"):
-        write_atomic(path, _parquet_bytes(columns))
+    if path.suffix.lower() in PARQUET:
+        write_atomic(path, _parquet(columns))
         return
-    import io
-
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv.writer(text, lineterminator="\n", delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
     writer.writerow(columns)
-    writer.writerows(zip(*columns.values()))
+    writer.writerows(zip(*columns.values(), strict=True))
     write_atomic(path, text.getvalue())
 
 
-def _parquet_bytes(columns: Columns) -> bytes:
-    import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs, reportMissingImports]
-    import pyarrow.parquet as pq  # pyright: ignore[reportMissingTypeStubs, reportMissingImports]
-
-    arrow, out = cast(Any, pa), cast(Any, pa).BufferOutputStream()
+def _parquet(columns: Mapping[str, Sequence[Any]]) -> bytes:
+    try:
+        import pyarrow as pa  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+        from pyarrow import parquet as pq  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+    except ImportError as error:
+        raise extra_missing("parquet", "a Parquet file") from error
+    arrow: Any = pa
+    out = arrow.BufferOutputStream()
     cast(Any, pq).write_table(arrow.table({k: list(v) for k, v in columns.items()}), out)
-    return out.getvalue().to_pybytes()
-
-
-def without(raw: Raw) -> Raw:
-    """The same rows, their labels forgotten."""
-    return replace(raw, y=None)
+    return cast(bytes, out.getvalue().to_pybytes())

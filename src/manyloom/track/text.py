@@ -1,23 +1,25 @@
-"""What a terminal says about a run that is over: the table with its baselines, the end, `show`, the list of runs."""
+"""What a terminal says about a run that is over: its table beside baselines, the end, `show`, the list of runs."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from manyloom.core import text
 from manyloom.track import verdict
-from manyloom.track.record import Run
+from manyloom.track.record import Judged, Metrics, Run
+from manyloom.track.view import PHASES
 
 WIDTH = 80
 
 
 def ending(run: Run, report: str | None = None, next: Sequence[str] | None = None) -> str:
-    """The end of a run as standard output has it: table and verdict, or the result in a line; what to do next."""
+    """The end of a run on standard output: table and verdict, or the result in a line; what to do next."""
     lines = [baselines_table(run), ""] if run.baselines else []
-    lines += [f"{said}" for said in _result(run)]
+    lines += _result(run)
     lines += _privacy(run)
     if run.lost_total:
         lines.append(text.field("lost", lost_line(run)))
@@ -34,9 +36,10 @@ def _next(commands: Sequence[str]) -> list[str]:
 def _result(run: Run) -> list[str]:
     if run.baselines and run.status == "done" and not verdict.diverged(run):
         said = " ".join(verdict.verdict(run)[1:]).replace("’", "'")
+        said = said.replace(" it reaches ", " the shared model reaches ", 1)
         moved = text.size(run.bytes_up + run.bytes_down)
         said += f" No {run.row_word[0]}'s record moved; {moved} of numbers did."
-        return [*text.field("", said, WIDTH + 9).replace("\n         ", "\n").strip().split("\n")]
+        return textwrap.wrap(said, WIDTH, break_on_hyphens=False)
     metrics = text.metrics_line(run.final or {}, run.main, 2)
     rows = f" on {verdict.rows_word(run)}" if metrics and run.last and run.last.rows else ""
     took = text.seconds(run.seconds)
@@ -64,11 +67,11 @@ def _privacy(run: Run) -> list[str]:
     if run.status not in ("done", "stopped"):
         return []
     if run.privacy is None:
-        hub = f"the coordinator saw each {run.client_word[0]}'s update"
-        return [
-            *text.field("", f"This run had no privacy protection: {hub}.", WIDTH + 9).strip().split("\n"),
-            "",
-        ]
+        seen = "only sums" if run.secure else f"each {run.client_word[0]}'s update"
+        if run.baselines:
+            said = f"This run had no privacy protection: the coordinator saw {seen}."
+            return [*textwrap.wrap(said, WIDTH), ""]
+        return [text.field("privacy", f"none: the coordinator saw {seen}")]
     p, spent = run.privacy, next((r.epsilon for r in reversed(run.rounds) if r.epsilon is not None), None)
     value = text.epsilon(spent if spent is not None else p.get("epsilon"))
     said = f"epsilon {value} at delta {p.get('delta', 0):g} for one {p.get('unit', 'record')}"
@@ -84,86 +87,101 @@ def lost_line(run: Run) -> str:
         when.setdefault(loss.name, []).append(loss.round)
     told = [f"{name} in {text.listed(map(str, rounds), most=4)}" for name, rounds in when.items()]
     of = f" of {text.count(run.asked)}" if run.asked else ""
-    return f"{text.count(run.lost_total)}{of} replies: {text.listed(told, most=4)}"
+    return f"{text.count(run.lost_total)}{of} replies: {', '.join(told[:4])}{f' and {len(told) - 4} more' if len(told) > 4 else ''}"
 
 
 def baselines_table(run: Run) -> str:
-    """Federated, alone and pooled side by side, over all and for each client, on the same held-out rows."""
-    pooled, local = run.baselines.get("central"), run.baselines.get("local")
-    names = [m for m in dict.fromkeys([run.main, *run.metric_names]) if m != "loss"][:2] or ["loss"]
-    judged = run.last
-    if judged is None:
+    """Federated, alone and pooled side by side, over all and for each client, on the same held-out rows.
+
+    At most 80 columns: long names are cut, and where that is not enough the second metric is left out. In the row
+    of all, *alone* is the range of the models trained alone, each judged on everyone.
+    """
+    if run.last is None:
         return ""
+    names = [m for m in dict.fromkeys([run.main, *run.metric_names]) if m != "loss"][:2] or ["loss"]
+    table = _side_by_side(run, run.last, names)
+    if max(map(len, table)) > WIDTH:
+        table = _side_by_side(run, run.last, names[:1])
+    return "\n".join(table)
+
+
+def _side_by_side(run: Run, judged: Judged, names: Sequence[str]) -> list[str]:
+    pooled, local = run.baselines.get("central"), run.baselines.get("local")
     kinds = ["federated", *(["alone"] if local else []), *(["pooled"] if pooled else [])]
-    rows: list[list[str]] = []
+    cells: list[list[str]] = []
+    stars: list[list[bool]] = []
     notes: list[str] = []
-    ids = [None, *sorted(judged.clients)] if len(judged.clients) <= 20 else [None]
-    for i in ids:
+    for i in [None, *(sorted(judged.clients) if len(judged.clients) <= 20 else [])]:
         n, positives = (judged.rows, judged.positives) if i is None else judged.counts.get(i, (None, None))
-        name = "All" if i is None else text.printable(run.who(i))[:24]
-        row = [name, text.count(n) if n is not None else ""]
+        row = ["All" if i is None else text.printable(run.who(i)), text.count(n) if n is not None else ""]
+        starred: list[bool] = []
         for m in names:
-            little = m == "auc" and i is not None and verdict.says_little(n, positives)
-            star = "*" if little else ""
-            if little and n is not None and positives is not None and len(notes) < 3:
-                notes.append(_few(run, i, n, positives))
-            mine = (run.final or {}).get(m) if i is None else judged.clients[i].get(m)
-            row.append(_cell(mine, star))
+            mine = run.final if i is None else judged.clients[i]
+            row.append(_cell((mine or {}).get(m)))
             if local:
-                row.append(
-                    _range(local.on_all.values(), m)
-                    if i is None
-                    else _cell(local.clients.get(i, {}).get(m), star)
-                )
+                own = local.clients.get(i, {}).get(m) if i is not None else None
+                row.append(_range(local.on_all.values(), m) if i is None else _cell(own))
             if pooled:
-                row.append(_cell((pooled.metrics if i is None else pooled.clients.get(i, {})).get(m), star))
-        rows.append(row)
-    head = ["Held-out " + run.row_word[1], "", *[k for _ in names for k in kinds]]
-    table = text.columns(head, rows).split("\n")
-    widths = [max(len(r[c]) for r in [head, *rows]) for c in range(len(head))]
-    top, at = "", 0
+                row.append(_cell((pooled.metrics if i is None else pooled.clients.get(i, {})).get(m)))
+            little = m == "auc" and verdict.says_little(n, positives)
+            starred += [little and i is not None] * len(kinds)
+            if little and i is not None and n is not None and positives is not None:
+                notes.append(_few(run, i, n, positives))
+        cells.append(row)
+        stars.append(starred)
+    heads = kinds * len(names)
+    widths = [max(len(head), *(len(row[2 + j]) for row in cells)) for j, head in enumerate(heads)]
+    room = max(14, WIDTH - sum(w + 2 for w in widths))
+    start = min(room, max(len(row[0]) + 1 + len(row[1]) for row in cells))
+    lines = [
+        ("Held-out " + run.row_word[1]).ljust(start),
+        " " * start + "".join(f"  {h.ljust(w)}" for h, w in zip(heads, widths)),
+    ]
     for j, m in enumerate(names):
-        start = sum(w + 2 for w in widths[: 2 + j * len(kinds)])
-        top += " " * (start + (widths[2] - 3 if False else 0) - at) + text.metric(m)
-        at = len(top)
-    return "\n".join([top, *table, *(f"* {n}" for n in notes)])
+        at = start + sum(w + 2 for w in widths[: j * len(kinds)])
+        lines[0] = lines[0].ljust(at) + "  " + text.metric(m)
+    for row, starred in zip(cells, stars):
+        wide = start - len(row[1]) - 1
+        name = row[0] if len(row[0]) <= wide else row[0][: wide - 1] + "…"
+        line = name.ljust(wide) + " " + row[1]
+        line += "".join(f"  {c.rjust(w)}" for c, w in zip(row[2:], widths)) + "  "
+        at = start
+        for w, star in zip(widths, starred):
+            at += w + 2
+            line = line[:at] + "*" + line[at + 1 :] if star else line
+        lines.append(line)
+    shown = [f"* {note}" for note in notes[:3]]
+    return [line.rstrip() for line in [*lines, *shown]]
 
 
-def _cell(value: float | None, star: str) -> str:
-    return "" if value is None else text.number(value) + (star or " ")
+def _cell(value: float | None) -> str:
+    return "" if value is None else text.number(value)
 
 
-def _range(found: Any, name: str) -> str:
+def _range(found: Iterable[Metrics], name: str) -> str:
     values = [v for m in found if (v := m.get(name)) is not None]
-    return f"{text.number(min(values))}-{text.number(max(values))} " if values else ""
+    return f"{text.number(min(values))}-{text.number(max(values))}" if values else ""
 
 
-def _few(run: Run, client: int | None, rows: int, positives: int) -> str:
+def _few(run: Run, client: int, rows: int, positives: int) -> str:
     negatives = rows - positives
     count, label = (positives, 1) if positives <= negatives else (negatives, 0)
-    word = run.classes[label] if len(run.classes) == 2 else ("of class 1" if label else "of class 0")
-    verb = "is" if count == 1 else "are"
-    who = f" at {run.who(client)}" if client is not None else ""
-    return f"only {count} of {text.plural(rows, run.row_word)}{who} {verb} {word}: this AUC says little"
-
-
-# ---- show and runs
+    word = f"“{run.classes[label]}”" if len(run.classes) == 2 else f"of class {label}"
+    who = text.printable(run.who(client))
+    all_rows = text.plural(rows, run.row_word)
+    return f"only {count} of {all_rows} of {who} {'is' if count == 1 else 'are'} {word}: this AUC says little"  # ---- show and runs
 
 
 def show(run: Run, files: Sequence[str] = (), toml_path: str | None = None) -> str:
     """One run, as `manyloom show` prints it."""
     when = day(run.started)
     lines = [text.field("run", f"{run.id}  {run.status}  {when}  {text.seconds(run.seconds)}")]
-    lines.append(
-        text.field("job", f"{text.digest(run.job_digest)}" + (f"  ({toml_path})" if toml_path else ""))
-    )
+    lines.append(text.field("job", f"{text.digest(run.job_digest)}" + (f"  ({toml_path})" if toml_path else "")))
     if run.final:
         told: list[str] = []
         for name in text.ordered(run.final, run.main):
             found = verdict.judged_interval(run.last, name) if run.last and name == run.main else None
-            told.append(
-                f"{name} {text.number(run.final[name])}" + (f" (95 %: {ends(found)})" if found else "")
-            )
+            told.append(f"{name} {text.number(run.final[name])}" + (f" (95 %: {ends(found)})" if found else ""))
         lines.append(text.field("result", "  ".join(told)))
     else:
         lines.append(text.field("result", f"{run.reason or 'none yet'}"))
@@ -174,8 +192,10 @@ def show(run: Run, files: Sequence[str] = (), toml_path: str | None = None) -> s
     if run.phases:
         parts = sorted(run.phases.items(), key=lambda p: -p[1])
         rest = run.seconds - sum(run.phases.values())
-        named = [(k.replace("_", " "), v) for k, v in parts[:5]] + ([("rest", rest)] if rest >= 0.05 else [])
-        lines.append(text.field("time", "  ".join(f"{k} {v:.1f}" for k, v in named) + " s"))
+        named = [(PHASES.get(k, k.replace("_", " ")), v) for k, v in parts[:5] if v >= 0.05]
+        named += [("rest", rest)] if rest >= 0.05 else []
+        told = "  ".join(f"{k}\u00a0{v:.1f}" for k, v in named) + "\u00a0s"
+        lines.append(text.field("time", told).replace("\u00a0", " "))
     if files:
         lines.append(text.field("files", " ".join(files)))
     return "\n".join(line for line in lines if line)
@@ -195,9 +215,7 @@ def clients_table(run: Run, most: int = 8) -> str:
     if len(people) > most:
         told = [text.plural(run.size, run.client_word)]
         for name, s in judged.spread.items():
-            told.append(
-                f"{name} {text.number(s.low)} to {text.number(s.high)}, worst tenth {text.number(s.worst)}"
-            )
+            told.append(f"{name} {text.number(s.low)} to {text.number(s.high)}, worst tenth {text.number(s.worst)}")
         return text.field("clients", "\n".join(told))
     names = [m for m in ("loss", *text.ordered(judged.metrics, run.main)) if m in judged.metrics]
     names = list(dict.fromkeys(names))[:4]
@@ -205,13 +223,10 @@ def clients_table(run: Run, most: int = 8) -> str:
     for p in people:
         little = verdict.says_little(*judged.counts.get(p.index, (None, None)))
         cells = [
-            text.number(judged.clients.get(p.index, {}).get(m)) + ("*" if m == "auc" and little else "")
-            for m in names
+            text.number(judged.clients.get(p.index, {}).get(m)) + ("*" if m == "auc" and little else "") for m in names
         ]
         size = (p.train or 0) + (p.test or 0)
-        rows.append(
-            ["  " + text.printable(p.name)[:24], text.count(size), f"{p.rounds}/{run.rounds_done}", *cells]
-        )
+        rows.append(["  " + text.printable(p.name)[:24], text.count(size), f"{p.rounds}/{run.rounds_done}", *cells])
     return text.columns(["clients", run.row_word[1], "rounds", *names], rows)
 
 
@@ -254,15 +269,9 @@ def runs_table(runs: Sequence[Mapping[str, Any]], home: str, size: int, now: dat
     rows: list[list[str]] = []
     for r in runs:
         final: Mapping[str, Any] = r.get("final") or {}
-        best = next(
-            (m for m in ("auc", "accuracy", "rmse", "loss", *final) if final.get(m) is not None), None
-        )
+        best = next((m for m in ("auc", "accuracy", "rmse", "loss", *final) if final.get(m) is not None), None)
         result = f"{ {'accuracy': 'acc'}.get(best, best) } {text.number(final[best])}" if best else ""
-        spent = (
-            f"{text.epsilon(r['epsilon'])}/{text.epsilon(r['budget'])}"
-            if r.get("epsilon") is not None
-            else "none"
-        )
+        spent = f"{text.epsilon(r['epsilon'])}/{text.epsilon(r['budget'])}" if r.get("epsilon") is not None else "none"
         when = "now" if r.get("status") == "running" else ago(r.get("started"), now)
         moved = text.size((r.get("bytes_up") or 0) + (r.get("bytes_down") or 0))
         rounds = f"{r.get('rounds_done') or 0}/{r.get('rounds_planned') or 0}"

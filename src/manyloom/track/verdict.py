@@ -1,7 +1,7 @@
 """What a run's numbers mean, in sentences: the finding first, what isn't good in the same breath.
 
 Intervals are 95 % and always stand beside how many rows they rest on: Hanley and McNeil (1982) for AUC,
-Wilson (1927) for accuracy; for other metrics a bootstrap over clients where there are at least eight, else none.
+Wilson (1927) for accuracy; for other metrics a bootstrap over clients where there are eight, else none.
 """
 
 from __future__ import annotations
@@ -68,9 +68,7 @@ def error_of(name: str, value: float | None, rows: int | None, positives: int | 
     return None
 
 
-def interval(
-    name: str, value: float | None, rows: int | None, positives: int | None = None
-) -> Interval | None:
+def interval(name: str, value: float | None, rows: int | None, positives: int | None = None) -> Interval | None:
     """95 % interval of a metric over so many rows, where a formula is known.
 
     >>> interval("auc", 0.9, 100, 0) is None, interval("rmse", 1.0, 100) is None
@@ -154,9 +152,7 @@ def rows_word(run: Run) -> str:
     rows = run.last.rows if run.last else None
     own = run.last is not None and run.last.split == "own"
     kind = "the source's test" if own else "held-out"
-    return (
-        f"{text.plural(rows, (f'{kind} {run.row_word[0]}', f'{kind} {run.row_word[1]}'))}" if rows else kind
-    )
+    return f"{text.plural(rows, (f'{kind} {run.row_word[0]}', f'{kind} {run.row_word[1]}'))}" if rows else kind
 
 
 # ---- sentences
@@ -211,9 +207,7 @@ def _away(run: Run) -> str:
     last = run.last.metrics.get("loss") if run.last else None
     first = run.start or next((r.judged for r in run.rounds if r.judged), None)
     before = text.number(first.metrics.get("loss") if first else None)
-    now = (
-        f"from {before} to {text.number(last)}" if last is not None else f"from {before} to no number at all"
-    )
+    now = f"from {before} to {text.number(last)}" if last is not None else f"from {before} to no number at all"
     return f"Training diverged: the loss went {now}. A smaller learning rate is the first thing to try."
 
 
@@ -248,11 +242,7 @@ def _alone(run: Run) -> str:
         beaten = sum(run.better(mine, v) for v in values)
         gaps = sorted(abs(mine - v) for v in values)
         if beaten == len(values):
-            far = (
-                text.number(gaps[0])
-                if len(gaps) == 1
-                else f"{text.number(gaps[0])} to {text.number(gaps[-1])}"
-            )
+            far = text.number(gaps[0]) if len(gaps) == 1 else f"{text.number(gaps[0])} to {text.number(gaps[-1])}"
             side = "below" if name in text.LOWER_IS_BETTER else "above"
             said = f"That is {far} {side} what one {one} alone reaches on everyone."
         elif beaten:
@@ -278,13 +268,7 @@ def better_alone(run: Run) -> list[int]:
     for i, own in local.clients.items():
         mine, other = run.last.clients.get(i, {}).get(name), own.get(name)
         little = name == "auc" and says_little(*run.last.counts.get(i, (None, None)))
-        if (
-            mine is not None
-            and other is not None
-            and not little
-            and run.better(other, mine)
-            and mine != other
-        ):
+        if mine is not None and other is not None and not little and run.better(other, mine) and mine != other:
             found.append(i)
     return found
 
@@ -296,9 +280,7 @@ def worst_client(run: Run) -> tuple[int, str, float] | None:
     judged, name = run.last, run.main
     if name == "auc" and any(says_little(*judged.counts.get(i, (None, None))) for i in judged.clients):
         name = "loss"
-    known: list[tuple[float, int]] = [
-        (v, i) for i, m in judged.clients.items() if (v := m.get(name)) is not None
-    ]
+    known: list[tuple[float, int]] = [(v, i) for i, m in judged.clients.items() if (v := m.get(name)) is not None]
     if not known:
         return None
     value, i = (max if name in text.LOWER_IS_BETTER else min)(known)
@@ -327,11 +309,7 @@ def title_result(run: Run) -> str:
     if found is not None and not diverged(run):
         if not found.shown or abs(found.value) < 0.0005:
             near = next((t for t in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05) if abs(found.value) <= t), None)
-            return (
-                f"Federated training comes within {near:g} of pooling"
-                if near
-                else "Federated and pooled are close"
-            )
+            return f"Federated training comes within {near:g} of pooling" if near else "Federated and pooled are close"
         if found.value > 0:
             return f"Federated training beats pooling by {text.number(found.value)}"
         return f"Federated training stays {text.number(-found.value)} behind pooling"
@@ -340,7 +318,7 @@ def title_result(run: Run) -> str:
         if known:
             (low, a), (high, b) = min(known), max(known)
             ends = f"from {text.number(low)} ({run.who(a)}) to {text.number(high)} ({run.who(b)})"
-            return f"{capital(text.metric(name))} reaches {ends}"
+            return f"{capital(text.metric(name))} {ends}"
     value = (run.final or {}).get(name)
     return f"{capital(text.metric(name))} {text.number(value)}" if value is not None else "No result yet"
 
@@ -356,9 +334,7 @@ def title_learning(run: Run, name: str) -> str:
     last, lower = known[-1][1], name in text.LOWER_IS_BETTER
     gain = first - last if lower else last - first
     if gain <= 0:
-        return (
-            f"{label} did not get better: {text.number(first)} at the start, {text.number(last)} at the end"
-        )
+        return f"{label} did not get better: {text.number(first)} at the start, {text.number(last)} at the end"
     near = next(r for r, v in known if (first - v if lower else v - first) >= 0.9 * gain)
     way = "falls" if lower else "rises"
     soon = f", nine tenths of it by round {near}" if near < known[-1][0] else ""

@@ -198,9 +198,7 @@ class View:
         rows = [(c.get("train") or 0) + (c.get("test") or 0) for c in clients]
         said: list[str] = []
         if clients and len(clients) <= 8:
-            each = ", ".join(
-                f"{text.printable(str(c['name']))} {text.count(n)}" for c, n in zip(clients, rows)
-            )
+            each = ", ".join(f"{text.printable(str(c['name']))} {text.count(n)}" for c, n in zip(clients, rows))
             said.append(f"{each} {pair[1]}")
         elif clients:
             middle = text.count(statistics.median(rows))
@@ -219,9 +217,7 @@ class View:
         took = text.finite(e.get("seconds_estimate"))
         told = [text.plural(self.rounds, ("round", "rounds"))]
         told += [f"about {text.about(took)}"] if took is not None else []
-        told += (
-            [f"{text.size(e['bytes_up_round'])} up a round"] if e.get("bytes_up_round") is not None else []
-        )
+        told += [f"{text.size(e['bytes_up_round'])} up a round"] if e.get("bytes_up_round") is not None else []
         privacy = table(e, "privacy")
         spend = f"epsilon {text.epsilon(privacy.get('epsilon'))} of {text.epsilon(self.budget)}"
         return text.field("plan", ", ".join([*told, spend if privacy else "no privacy"]), width).split("\n")

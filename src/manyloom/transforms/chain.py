@@ -27,10 +27,15 @@ def chain(*transforms: Transform) -> Transform:
     def undo(message: Slots) -> Slots:
         return reduce(lambda m, t: t.undo(m), reversed(transforms), message)
 
+    def bound(norm: float) -> float:
+        for t in transforms:
+            norm = t.bound(norm)
+        return norm
+
     return Transform(
         name=", ".join(t.name for t in used) or "none",
         apply=apply if any(t.apply for t in transforms) else None,
         undo=undo,
-        bound=lambda c: reduce(lambda b, t: t.bound(b), transforms, c),
+        bound=bound,
         memory={name: length for t in transforms for name, length in t.memory.items()},
     )

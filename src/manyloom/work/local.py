@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Annotated, Literal, NamedTuple, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 import torch
 from torch import Tensor
@@ -85,10 +85,15 @@ def local(given: LocalOptions) -> Local:
     if problems := wrong(known, dict(given)):
         raise BadInput(*problems)
     if given.get("steps") is not None and given.get("epochs") is not None:
-        raise bad("contradiction", "epochs and steps contradict each other",
-                  got=f"epochs = {given.get('epochs')}, steps = {given.get('steps')}",
-                  rule="a client makes passes, or an exact number of steps", mend="give one of them")  # fmt: skip
-    return Local(**(defaults(LocalOptions) | given))
+        raise bad(
+            "contradiction",
+            "epochs and steps contradict each other",
+            got=f"epochs = {given.get('epochs')}, steps = {given.get('steps')}",
+            rule="a client makes passes, or an exact number of steps",
+            mend="give one of them",
+        )
+    filled: dict[str, Any] = defaults(LocalOptions) | dict(given)
+    return Local(**filled)
 
 
 Correct = Callable[[Tensor, Tensor, State], object]  # (grad, w, state): adds to the gradient, in place
@@ -137,7 +142,7 @@ def descend(
 
 def norms(x: Tensor) -> Tensor:
     """L2 norms [K, 1] of rows [K, d]: float32 within blocks of 32k coordinates, summed in float64."""
-    blocks = [b.norm(dim=-1, keepdim=True).double().square() for b in x.split(32768, -1)]
+    blocks = [b.square().sum(-1, keepdim=True).double() for b in torch.split(x, 32768, -1)]
     return torch.stack(blocks).sum(0).sqrt().clamp_min(1e-30)
 
 
@@ -176,5 +181,7 @@ def _adam(opt: Local, w: Tensor, grad: Tensor, state: State, b1: float = 0.9, b2
 
 
 OPTIMISERS: dict[str, tuple[Init, Apply]] = {
-    "sgd": (_sgd_init, _sgd), "adam": (_adam_init, _adam), "adamw": (_adam_init, _adam),
-}  # fmt: skip
+    "sgd": (_sgd_init, _sgd),
+    "adam": (_adam_init, _adam),
+    "adamw": (_adam_init, _adam),
+}

@@ -59,7 +59,7 @@ def csv(
             path of a
             JSON file {column: [values]}.
         missing: texts that mean that there is no value.
-        header: whether the first line names the columns; without one they are "1", "2", and so on.
+        header: whether the first line names the columns; without one they are "0", "1", and so on.
         separator: between values.
         partition: how rows are dealt; by default a client a value of `key`, or a client a file.
         test: share held out at each client, of each class; 0.2 by default.
@@ -76,11 +76,13 @@ def csv(
     paths = expand(path, "csv")
     texts = [read_csv(p, missing, header, separator) for p in paths]
     _same_columns(paths, texts)
-    joined = {name: infer([t for part in texts for t in part[name]]) for name in texts[0]}
+    joined = {name: [t for part in texts for t in part[name]] for name in texts[0]}
+    # a column of names keeps its texts as they are: "007" is not 7
+    columns = {name: Cells("text", t) if name in categorical else infer(t) for name, t in joined.items()}
     sizes = [len(next(iter(t.values()))) for t in texts]
     chosen = Choice(label, target, key, features, drop, categorical, tuple(missing))
     keys = {"path": path, "header": header, "separator": separator}
-    return _federate(CSV, paths, joined, sizes, chosen, keys, vocabulary, partition, test, standardise, seed)
+    return _federate(CSV, paths, columns, sizes, chosen, keys, vocabulary, partition, test, standardise, seed)
 
 
 @checked
@@ -120,7 +122,7 @@ def parquet(
         seed: of partition and held-out rows.
     """
     paths = expand(path, "parquet")
-    parts = [read_parquet(p, '[data] source = "parquet"') for p in paths]
+    parts = [read_parquet(p, '[data] source = "parquet"', categorical) for p in paths]
     _same_columns(paths, parts)
     gone = {m.strip() for m in missing}
     joined = {name: _without(join([part[name] for part in parts]), gone) for name in parts[0]}
@@ -149,9 +151,7 @@ def expand(path: str, kind: str) -> list[Path]:
             got=f'path = "{path}" in [data]',
             where=f"looked in {p.parent.resolve()}",
             rule="a file, a folder or a glob; relative to the job file",
-            mend=f"did you mean {p.parent / near}?"
-            if near
-            else f"files that end in {', '.join(SUFFIXES[kind])}",
+            mend=f"did you mean {p.parent / near}?" if near else f"files that end in {', '.join(SUFFIXES[kind])}",
         )
     return found
 
@@ -188,9 +188,7 @@ def _federate(
         "missing": list(chosen.missing),
     }
     place = f' of key "{chosen.key}"' if chosen.key else ""
-    named: tuple[Sequence[str], Sequence[str], I64] | None = (
-        (groups[0], groups[0], groups[1]) if groups else None
-    )
+    named: tuple[Sequence[str], Sequence[str], I64] | None = (groups[0], groups[0], groups[1]) if groups else None
     return federate(
         table,
         info,
@@ -210,9 +208,7 @@ def _same_columns(paths: Sequence[Path], parts: Sequence[Mapping[str, Any]]) -> 
         lacks = [name for name in parts[0] if name not in part]
         more = [name for name in part if name not in parts[0]]
         if lacks or more:
-            got = " and ".join(
-                [f"lacks {_quoted(lacks)}"] * bool(lacks) + [f"has also {_quoted(more)}"] * bool(more)
-            )
+            got = " and ".join([f"lacks {_quoted(lacks)}"] * bool(lacks) + [f"has also {_quoted(more)}"] * bool(more))
             raise bad(
                 "columns-missing",
                 f"{path.name} has other columns than {paths[0].name}",
@@ -227,12 +223,7 @@ def _quoted(names: Sequence[str]) -> str:
 
 
 def _without(cells: Cells, gone: set[str]) -> Cells:
-    return cells if cells.numbers is not None else infer_text(["" if t in gone else t for t in cells.texts])
-
-
-def infer_text(texts: Sequence[str]) -> Cells:
-    """A column that was written as text stays text, whatever it looks like."""
-    return Cells("text", texts)
+    return cells if cells.numbers is not None else Cells("text", ["" if t in gone else t for t in cells.texts])
 
 
 def _vocabulary(path: str, columns: Sequence[str]) -> dict[str, list[str]]:
@@ -248,8 +239,6 @@ def _vocabulary(path: str, columns: Sequence[str]) -> dict[str, list[str]]:
         )
     try:
         value = cast("dict[str, list[Any]]", json.loads(file.read_text("utf-8")))
-        return {
-            c: [v if isinstance(v, str) else json.dumps(v) for v in value[c]] for c in columns if c in value
-        }
+        return {c: [v if isinstance(v, str) else json.dumps(v) for v in value[c]] for c in columns if c in value}
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise bad("data-corrupt", f"{file.name} is no vocabulary", got=str(error), rule=rule) from error

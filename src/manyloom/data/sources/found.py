@@ -19,35 +19,23 @@ def find(info: SourceInfo, data_dir: str | None, kind: str, *, instead: str) -> 
     `data-missing` or `data-corrupt`; `kind` says what the files are ("four IDX files"), `instead` what needs
     none.
     """
+    mend = f'get them as docs/data.md says, or try: [data] source = "{instead}"'
+    first = "first one " if len(info.files) != 1 else ""
+    rule = f"{kind}, {first}sha256 {next(iter(info.files))[1][:16]}..."
+    return [open_checked(info, name, sha256, data_dir, rule, mend) for name, sha256 in info.files]
+
+
+def open_checked(info: SourceInfo, name: str, sha256: str, data_dir: str | None, rule: str, mend: str) -> bytes:
+    """The content of one file of a source."""
     base = data_dir or os.environ.get(VARIABLE)
-    names = [name for name, _ in info.files]
+    what = f"{info.name} is not here: {name} is missing"
     if not base:
-        raise missing(
-            info,
-            names[0],
-            "no data directory: neither data_dir, --data-dir nor MANYLOOM_DATA",
-            None,
-            kind,
-            instead,
-        )
-    folder = Path(base) / (info.folder or "")
-    place = "(--data-dir)" if data_dir else f"({VARIABLE})"
-    for name in names:
-        if not (folder / name).is_file():
-            raise missing(info, name, f"looked in {folder}", place, kind, instead)
-    return [_checked(folder / name, sha256) for name, sha256 in info.files]
-
-
-def missing(info: SourceInfo, name: str, got: str, where: str | None, kind: str, instead: str) -> Exception:
-    """The error of a file that is not there."""
-    return bad(
-        "data-missing",
-        f"{info.name} is not here: {name} is missing",
-        got=got,
-        where=where,
-        rule=f"{kind}, first one sha256 {info.files[0][1][:16]}...",
-        mend=f'get them as docs/data.md says, or try: [data] source = "{instead}"',
-    )
+        raise bad("data-missing", what, got="neither --data-dir nor MANYLOOM_DATA is set", rule=rule, mend=mend)
+    path = Path(base) / (info.folder or "") / name
+    if not path.is_file():
+        where = "(--data-dir)" if data_dir else f"({VARIABLE})"
+        raise bad("data-missing", what, got=f"looked in {path.parent}", where=where, rule=rule, mend=mend)
+    return _checked(path, sha256)
 
 
 def _checked(path: Path, sha256: str) -> bytes:

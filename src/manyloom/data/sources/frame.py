@@ -67,7 +67,7 @@ def read_csv(
 ) -> dict[str, list[str]]:
     """A CSV file's columns as stripped texts, "" where the text means that nothing is there.
 
-    Without a header columns are called "1", "2", ... Raises `data-corrupt` with the line for a row of another
+    Without a header columns are called "0", "1", ... Raises `data-corrupt` with the line for a row of another
     length, as the last one of a file that was cut.
     """
     raw = path.read_bytes() if content is None else content
@@ -91,7 +91,7 @@ def read_csv(
                 continue
             cells = [c.strip() for c in row]
             if names is None:
-                names = cells if header else [str(i + 1) for i in range(len(cells))]
+                names = cells if header else [str(i) for i in range(len(cells))]
                 if len(set(names)) < len(names):
                     twice = next(n for n in names if names.count(n) > 1)
                     raise bad(
@@ -114,9 +114,7 @@ def read_csv(
                 )
             rows.append(["" if c in gone else c for c in cells])
     except csv.Error as error:
-        raise bad(
-            "data-corrupt", f"{path.name} is no CSV file", got=f"line {reader.line_num}: {error}"
-        ) from error
+        raise bad("data-corrupt", f"{path.name} is no CSV file", got=f"line {reader.line_num}: {error}") from error
     if names is None or not rows:
         raise bad(
             "data-corrupt",
@@ -156,8 +154,8 @@ def _kind(values: F64) -> Kind:
     return "int" if bool((np.isfinite(here) & (here == np.floor(here))).all()) else "float"
 
 
-def read_parquet(path: Path, needs: str) -> dict[str, Cells]:
-    """A Parquet file's columns."""
+def read_parquet(path: Path, needs: str, categorical: Sequence[str] = ()) -> dict[str, Cells]:
+    """A Parquet file's columns; those of names are texts, whatever their type."""
     try:
         from pyarrow import parquet as arrow  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
     except ImportError as error:
@@ -171,14 +169,17 @@ def read_parquet(path: Path, needs: str) -> dict[str, Cells]:
             got=str(error).splitlines()[0],
             mend="was it cut? Write it again",
         ) from error
-    return {name: arrow_cells(table.column(name), name, path.name) for name in table.column_names}
+    names = [n for n in table.column_names if not n.startswith("__index_level_")]  # pandas' own row numbers
+    return {n: arrow_cells(table.column(n), n, path.name, n in categorical) for n in names}
 
 
-def arrow_cells(column: Any, name: str, file: str) -> Cells:
+def arrow_cells(column: Any, name: str, file: str, names: bool = False) -> Cells:
     """A pyarrow column: numbers and booleans as they are, everything that is text or a dictionary as
     texts."""
     from pyarrow import types  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
+    if names:
+        return Cells("text", ["" if v is None else str(v).strip() for v in column.to_pylist()])
     is_: Any = types
     typ = column.type
     if is_.is_boolean(typ) or is_.is_integer(typ) or is_.is_floating(typ) or is_.is_decimal(typ):

@@ -63,9 +63,7 @@ def heart_disease(
     raw = np.concatenate(blocks)
     hospital = np.repeat(np.arange(len(blocks)), [len(b) for b in blocks])
     schema = TableSchema(tuple(Column(c) for c in COLUMNS), "disease", "class", ("healthy", "disease"))
-    table = Table(
-        schema, raw[:, :13], np.zeros((len(raw), 0), np.int32), (), (raw[:, 13] > 0).astype(np.int64)
-    )
+    table = Table(schema, raw[:, :13], np.zeros((len(raw), 0), np.int32), (), (raw[:, 13] > 0).astype(np.int64))
     return federate(
         table,
         HEART_DISEASE,

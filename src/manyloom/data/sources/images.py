@@ -16,13 +16,14 @@ from manyloom.data.arrays import from_numpy
 from manyloom.data.build import federate, unit
 from manyloom.data.federation import Federation, TestKey
 from manyloom.data.partition import Partition
-from manyloom.data.sources.found import find
+from manyloom.data.sources.found import find, open_checked
 from manyloom.data.sources.info import SourceInfo
 from manyloom.data.sources.registry import FASHION_MNIST, MNIST
 from manyloom.data.sources.sklearn import not_a_table
 from manyloom.data.store import Slab
 
 TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+Groups = tuple[list[str], list[str], npt.NDArray[np.int64]]
 CLOTHES = (
     "T-shirt/top",
     "Trouser",
@@ -58,29 +59,30 @@ def mnist(
         data_dir: the directory above vision/mnist; by default the one MANYLOOM_DATA names.
     """
     not_a_table(standardise, "mnist")
-    files = find(MNIST, data_dir, "five IDX files", instead="digits")
-    writer = read_idx(files[4], MNIST.files[4][0])
-    labels = read_idx(files[1], MNIST.files[1][0])
-    if writer.ndim != 2 or len(writer) != len(labels):
+    files = find(MNIST, data_dir, "four IDX files", instead="digits")
+    natural = partition is None or partition.scheme == "natural"
+    groups = _writers(data_dir, len(read_idx(files[1], MNIST.files[1][0]))) if natural else None
+    word = ("writer", "writers") if natural else ("client", "clients")
+    return _images(MNIST, files, [str(i) for i in range(10)], partition, test, seed, groups, word)
+
+
+def _writers(data_dir: str | None, images: int) -> Groups:
+    assert MNIST.writers is not None
+    name, sha256 = MNIST.writers
+    mend = 'get it as docs/data.md says, or deal images otherwise: [partition] scheme = "iid", clients = 100'
+    rule = f"who wrote each image, sha256 {sha256[:16]}..."
+    facts = read_idx(open_checked(MNIST, name, sha256, data_dir, rule, mend), name)
+    if facts.ndim != 2 or len(facts) != images or facts.shape[1] < 3:
         raise bad(
             "data-corrupt",
             "the writers do not fit the images",
-            got=f"{len(writer)} rows for {len(labels)}",
-            rule="one row of writer facts an image",
+            got=f"{len(facts)} rows, {images} images",
+            rule="one row of facts an image",
             mend="get both again; docs/data.md says where",
         )
-    ids, group = np.unique(writer[:, 2].astype(np.int64), return_inverse=True)  # column 2 is the NIST writer
+    ids, group = np.unique(facts[:, 2].astype(np.int64), return_inverse=True)  # column 2 is the NIST writer
     names = [f"writer-{i:04d}" for i in ids.tolist()]
-    return _images(
-        MNIST,
-        files,
-        [str(i) for i in range(10)],
-        partition,
-        test,
-        seed,
-        (names, names, group.astype(np.int64)),
-        ("writer", "writers"),
-    )
+    return names, names, group.astype(np.int64)
 
 
 @checked
@@ -113,10 +115,10 @@ def _images(
     partition: Partition | None,
     test: TestKey,
     seed: int,
-    groups: tuple[list[str], list[str], npt.NDArray[np.int64]] | None,
+    groups: Groups | None,
     client_word: tuple[str, str],
 ) -> Federation:
-    arrays = [read_idx(data, name) for data, (name, _) in zip(files[:4], info.files)]
+    arrays = [read_idx(data, name) for data, (name, _) in zip(files, info.files)]
     (x, y), (own_x, own_y) = _pair(arrays[0], arrays[1], info), _pair(arrays[2], arrays[3], info)
     own = Slab(own_x, own_y, np.arange(len(own_y)), np.array([0, len(own_y)], np.int64), unit)
     return federate(

@@ -26,3 +26,4 @@ class SourceInfo:
     own_test: bool = False
     folder: str | None = None  # under the data directory
     files: tuple[tuple[str, str], ...] = ()  # name, SHA-256
+    writers: tuple[str, str] | None = None  # one more, needed where its natural clients are

@@ -46,9 +46,7 @@ BREAST_CANCER = SourceInfo(
     where="scikit-learn",
     standardise=True,
 )
-SYNTHETIC = SourceInfo(
-    "synthetic", "Made when asked", task="10 classes", natural="as many as asked", where="made"
-)
+SYNTHETIC = SourceInfo("synthetic", "Made when asked", task="10 classes", natural="as many as asked", where="made")
 MNIST = SourceInfo(
     "mnist",
     "MNIST by writer",
@@ -66,11 +64,8 @@ MNIST = SourceInfo(
         ("train-labels-idx1-ubyte.gz", "fe03b8bd7915f70bf5aa08be480aa413fbd85afcaa58b35d230d335f284fd88e"),
         ("t10k-images-idx3-ubyte.gz", "5634745efa576a17e7d4cf5cd9d09123c75e6538e5114267c2d156edaf519341"),
         ("t10k-labels-idx1-ubyte.gz", "ae18e77e031ccde52407f794d123116439864147d33ac992975f85dd4dc42af6"),
-        (
-            "qmnist-train-labels-idx2-int.gz",
-            "2c05dc77f6b916b38e455e97ab129a42a444f3dbef09b278a366f82904e0dd9f",
-        ),
     ),
+    writers=("qmnist-train-labels-idx2-int.gz", "2c05dc77f6b916b38e455e97ab129a42a444f3dbef09b278a366f82904e0dd9f"),
 )
 FASHION_MNIST = SourceInfo(
     "fashion-mnist",
@@ -100,9 +95,7 @@ SHAKESPEARE = SourceInfo(
     task="next of 78 characters",
     where="needs --data-dir",
     folder="mobile/shakespeare_by_role",
-    files=(
-        ("shakespeare_mit_html.tar.xz", "2be686d36c199d440bb96fa20597f68f8ea4d1dce7609d0f8d6a66de34add2e1"),
-    ),
+    files=(("shakespeare_mit_html.tar.xz", "2be686d36c199d440bb96fa20597f68f8ea4d1dce7609d0f8d6a66de34add2e1"),),
 )
 CSV = SourceInfo(
     "csv",
@@ -168,9 +161,7 @@ def source(name: str) -> Callable[..., Federation]:
     """The function of a source: its name, or `module:function` (which returns a Federation)."""
     if name in _PLACES:
         module, function = _PLACES[name].split(":")
-        return cast(
-            "Callable[..., Federation]", getattr(import_module(f"manyloom.data.sources.{module}"), function)
-        )
+        return cast("Callable[..., Federation]", getattr(import_module(f"manyloom.data.sources.{module}"), function))
     if ":" in name:
         return cast("Callable[..., Federation]", load(name, "source", "[data]"))
     near = nearest(name, _PLACES)

@@ -112,9 +112,7 @@ def speeches(archive: bytes) -> dict[str, str]:
     try:
         with tarfile.open(fileobj=io.BytesIO(archive), mode="r:xz") as tar:
             for member in tar:
-                handle = (
-                    tar.extractfile(member) if member.isfile() and member.name.endswith("full.html") else None
-                )
+                handle = tar.extractfile(member) if member.isfile() and member.name.endswith("full.html") else None
                 if handle is None or member.size > MOST_BYTES:
                     continue
                 play = member.name.split("/")[-2]

@@ -102,7 +102,7 @@ def categories(texts: Sequence[str]) -> tuple[np.ndarray[tuple[int], np.dtype[np
 def _labels(cells: Cells, target: Target, rows: I64, choice: Choice) -> tuple[I64 | F64, tuple[str, ...]]:
     if target == "class":
         texts = cells.as_texts()
-        return encode_labels([texts[i] for i in rows.tolist()])
+        return encode_labels([texts[int(i)] for i in rows])
     if cells.numbers is None:
         example = next(t for t in cells.texts if t and infer([t]).numbers is None)
         raise bad(

@@ -73,13 +73,9 @@ def breast_cancer(
 
     bunch = cast(Any, load_breast_cancer())
     names = [str(n) for n in bunch.feature_names]
-    schema = TableSchema(
-        tuple(Column(n) for n in names), "diagnosis", "class", tuple(map(str, bunch.target_names))
-    )
+    schema = TableSchema(tuple(Column(n) for n in names), "diagnosis", "class", tuple(map(str, bunch.target_names)))
     numbers = np.asarray(bunch.data, np.float64)
-    table = Table(
-        schema, numbers, np.zeros((len(numbers), 0), np.int32), (), np.asarray(bunch.target, np.int64)
-    )
+    table = Table(schema, numbers, np.zeros((len(numbers), 0), np.int32), (), np.asarray(bunch.target, np.int64))
     return federate(
         table,
         BREAST_CANCER,

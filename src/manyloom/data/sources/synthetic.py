@@ -108,9 +108,7 @@ def synthetic(
 
     def make(rows: I64) -> Rows:
         y = from_numpy(_labels(rows, seed, classes))
-        return normals(seeds.key(seed, 0, rows.astype(np.uint64), "synthetic-x"), features).add_(
-            centres[y]
-        ), y
+        return normals(seeds.key(seed, 0, rows.astype(np.uint64), "synthetic-x"), features).add_(centres[y]), y
 
     settings: dict[str, object] = {
         "source": "synthetic",
@@ -152,8 +150,6 @@ def normals(keys: seeds.U64, n: int) -> Tensor:
     """
     words = seeds.counters(keys, (n + 1) // 2)
     u = from_numpy(((words >> np.uint64(40)).astype(np.int32) + 1).astype(np.float32)) * 2.0**-24
-    v = from_numpy(((words & np.uint64(0xFFFFFF)).astype(np.int32)).astype(np.float32)) * (
-        2.0**-24 * 2 * np.pi
-    )
+    v = from_numpy(((words & np.uint64(0xFFFFFF)).astype(np.int32)).astype(np.float32)) * (2.0**-24 * 2 * np.pi)
     r = u.log_().mul_(-2).sqrt_()
     return torch.stack([r * v.cos(), r * v.sin()], dim=-1).reshape(len(keys), -1)[:, :n].contiguous()

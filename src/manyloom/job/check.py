@@ -1,0 +1,120 @@
+"""What can only be judged with the population at hand: a job against its federation."""
+
+from __future__ import annotations
+
+from manyloom.core.errors import Problem
+from manyloom.core.metrics import METRICS
+from manyloom.core.validate import nearest, show
+from manyloom.data.federation import Federation
+from manyloom.job.job import Job
+
+
+def against_population(job: Job) -> list[Problem]:
+    """What can only be judged with the population at hand."""
+    n = len(job.eligible)
+    word = job.federation.client_word[1]
+    found: list[Problem] = []
+    if n == 0:
+        found.append(
+            Problem(
+                "empty-client",
+                f"none of {len(job.federation)} {word} has a training row",
+                mend="check [data] and [partition]",
+            )
+        )
+    for key in ("cohort", "eval_cohort"):
+        value = getattr(job, key)
+        if isinstance(value, int) and n and value > n:
+            what = (
+                "the cohort is larger than the population"
+                if key == "cohort"
+                else f"{key} is larger than the population"
+            )
+            found.append(
+                Problem(
+                    "cohort-too-large",
+                    what,
+                    f"{key} = {value}, {word} {n}",
+                    mend=f"set {key} = {n}, or leave it out to ask everyone",
+                )
+            )
+    if isinstance(job.quorum, int) and n and job.quorum > job.cohort_size:
+        found.append(
+            Problem(
+                "out-of-range",
+                "the quorum is larger than the cohort",
+                f"quorum = {job.quorum}, cohort {job.cohort_size}",
+                mend=f"set quorum = {job.cohort_size}",
+            )
+        )
+    if job.min_available is not None and n and job.min_available > n:
+        found.append(
+            Problem(
+                "out-of-range",
+                "min_available is larger than the population",
+                f"min_available = {job.min_available}, {word} {n}",
+            )
+        )
+    if job.sampling == "poisson" and job.cohort is None:
+        found.append(
+            Problem(
+                "out-of-range",
+                "poisson sampling needs a cohort",
+                'sampling = "poisson"',
+                rule="cohort = 0.1 asks each client with probability 0.1",
+                mend="set cohort",
+            )
+        )
+    measured = ("loss", *job.metrics)
+    if job.watch is not None and job.watch not in measured:
+        near = nearest(job.watch, measured)
+        found.append(
+            Problem(
+                "unknown-name",
+                f'"{job.watch}" is not measured',
+                f"watch = {show(job.watch)} in [job]",
+                rule="measured: " + ", ".join(measured),
+                mend=f'did you mean "{near}"?' if near else None,
+            )
+        )
+    for m in job.metrics:
+        if METRICS[m].target != job.federation.target:
+            found.append(
+                Problem(
+                    "metric-target",
+                    f"{m} does not fit what is predicted",
+                    f"metrics = {show(list(job.metrics))}, target = {show(job.federation.target)}",
+                    mend="classes: accuracy, auc, f1; a number: rmse, mae, r2",
+                )
+            )
+    if "auc" in job.metrics and job.federation.classes is not None and job.federation.classes != 2:
+        found.append(
+            Problem(
+                "metric-target",
+                "auc needs two classes",
+                f"{job.federation.classes} classes",
+                mend='use metrics = ["accuracy", "f1"]',
+            )
+        )
+    return found + [p for p in (_fault(job, pair) for pair in job.simulate.drop) if p]
+
+
+def client_index(federation: Federation, name: str) -> int | None:
+    """A client by name (any case) or number."""
+    if name.isdigit() and int(name) < len(federation):
+        return int(name)
+    small = len(federation) <= 100_000
+    return next((i for i, n in enumerate(federation.names) if n.lower() == name.lower()), None) if small else None
+
+
+def _fault(job: Job, pair: str) -> Problem | None:
+    round, _, client = pair.partition(":")
+    if round.isdigit() and client_index(job.federation, client) is not None:
+        return None
+    return Problem(
+        "out-of-range",
+        f'can\'t read the fault "{pair}"',
+        f"drop = {show(list(job.simulate.drop))} in [simulate]",
+        rule='"round:client", the client by name or number',
+        mend='drop = ["3:0"]',
+    )

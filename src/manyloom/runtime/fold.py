@@ -1,0 +1,81 @@
+"""Summing on the way: what a runtime does with messages that an ask allows to be folded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manyloom.algorithms.round import COUNTS
+from manyloom.core.exchange import Fold, Ids, Reply
+from manyloom.core.slots import Slots, size_bytes
+from manyloom.core.tensors import floats
+
+
+class Messages:
+    """Messages as they come: summed if the ask allows it, else kept, a row a client."""
+
+    def __init__(self, fold: Fold | None, sends: Iterable[str]) -> None:
+        self.fold, self.sends = fold, tuple(sends)
+        self.clients: list[Ids] = []
+        self.rows: dict[str, list[Tensor]] = {}
+        self.sums: Slots = {}
+        self.sent = 0
+
+    def add(self, clients: Ids, message: Slots) -> None:
+        if not len(clients):
+            return
+        self.clients.append(clients)
+        self.sent += size_bytes(message)
+        if self.fold is None:
+            for name, rows in message.items():
+                self.rows.setdefault(name, []).append(rows.clone())
+            return
+        for name in COUNTS:
+            self.rows.setdefault(name, []).append(message[name].clone())
+        weights = (
+            message[self.fold.weight].double() if self.fold.weight else torch.ones(len(clients), dtype=torch.float64)
+        )
+        whole = self.fold.undo({n: message[n] for n in self.sends})
+        for name in self.fold.slots:
+            add_weighted(self.sums, name, whole[name], weights)
+
+    def reply(self, number: int, seconds: float) -> Reply:
+        clients = np.concatenate(self.clients) if self.clients else np.zeros(0, np.int64)
+        body = {n: torch.cat(rows) for n, rows in self.rows.items()} | {n: s[None] for n, s in self.sums.items()}
+        return Reply(clients, body, number, seconds, self.sent)
+
+
+def add_weighted(sums: Slots, name: str, rows: Tensor, weights: Tensor) -> None:
+    """sums[name] += sum_k weights_k rows_k, accumulated in float64; within a group of many clients in float32.
+
+    A few rows are added one by one without a copy; for many one matrix product is ten times faster
+    (the group's own rounding, 1e-7 of the largest row, is what engines are allowed to differ by).
+    """
+    if name not in sums:
+        sums[name] = torch.zeros(rows.shape[1:], dtype=torch.float64)
+    if len(rows) <= 4 or rows.dtype == torch.float64:
+        for row, weight in zip(rows, floats(weights)):
+            sums[name].add_(row, alpha=weight)
+    else:
+        sums[name] += torch.mv(rows.flatten(1).T, weights.to(rows.dtype)).view(rows.shape[1:])
+
+
+def folded(replies: list[Reply], fold: Fold) -> list[Reply]:
+    """Replies of handlers, summed in the order of their clients."""
+    if not replies:
+        return []
+    sums: Slots = {}
+    for r in replies:
+        weights = r.body[fold.weight].double() if fold.weight else torch.ones(1, dtype=torch.float64)
+        for name in fold.slots:
+            add_weighted(sums, name, fold.undo(r.body)[name], weights)
+    rest = {n: torch.cat([r.body[n] for r in replies]) for n in replies[0].body if n not in fold.slots}
+    clients = np.concatenate([r.clients for r in replies])
+    return [
+        Reply(
+            clients, rest | {n: s[None] for n, s in sums.items()}, replies[0].asked, 0.0, sum(r.sent for r in replies)
+        )
+    ]
