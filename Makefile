@@ -11,13 +11,13 @@ help:
 setup:
 	@scripts/setup
 
-demo: setup
+demo:
 	@scripts/demo
 
-test: setup
+test:
 	@scripts/test
 
-figures: setup
+figures:
 	@scripts/figures
 
 clean:

@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.heart [--splits 10] [--models logistic,mlp]
 
-A split draws the held-out rows, the first weights and the order of batches. All models of a split are judged on the same
-held-out patients; a model that left a hospital out also got its means and scales from the others. AUC and accuracy of
-Switzerland alone are not shown: one or two healthy patients are held out there.
+A split draws the held-out rows, the first weights and the order of batches. All models of a split are judged on the
+same held-out patients; a model that left a hospital out also got its means and scales from the others. Switzerland has
+no AUC of its own here: one or two healthy patients are held out there.
 """
 
 import argparse

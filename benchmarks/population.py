@@ -10,8 +10,11 @@ that do not depend on the population.
 import argparse
 import resource
 import sys
+import tempfile
 import time
 from typing import NamedTuple
+
+import torch
 
 import manyloom as ml
 
@@ -32,15 +35,17 @@ def resident_gib() -> float:
     return peak * (1 if sys.platform == "darwin" else 1024) / 2**30
 
 
-def measure(clients: int, rounds: int, before: float) -> Measured:
+def measure(clients: int, rounds: int, before: float, home: str) -> Measured:
     """One job from nothing: seconds until round 1 starts, then the median round."""
     began = time.perf_counter()
     fed = ml.data.synthetic(samples_per_client=20, features=64, classes=10, partition=ml.data.iid(clients=clients))
-    task = ml.Task(lambda: ml.models.torch_linear(64, 10), loss="cross-entropy", metrics=["accuracy"])
+    task = ml.Task(lambda: torch.nn.Linear(64, 10), loss="cross-entropy", metrics=["accuracy"])
     algorithm = ml.algorithms.fedavg(lr=0.1, epochs=1, batch_size=20)
-    job = ml.Job(task, algorithm, fed, rounds=rounds, cohort=COHORT, eval_every=rounds, eval_cohort=COHORT, name="population")
+    job = ml.Job(
+        task, algorithm, fed, rounds=rounds, cohort=COHORT, eval_every=rounds, eval_cohort=COHORT, name="population"
+    )
     first, seconds = 0.0, []
-    for event in ml.run(job, home=None):
+    for event in ml.run(job, home=home):
         if event.type == "round_started" and not first:
             first = time.perf_counter() - began
         if event.type == "round_done":
@@ -55,7 +60,8 @@ def main() -> int:
     options.add_argument("--sizes", default="10000,100000,1000000")
     given = options.parse_args()
     before = resident_gib()
-    rows = [measure(int(n), given.rounds, before) for n in given.sizes.split(",")]
+    with tempfile.TemporaryDirectory() as home:
+        rows = [measure(int(n), given.rounds, before, home) for n in given.sizes.split(",")]
     print("| clients | round 1 begins after | rounds a second | peak memory beyond the start |\n|---:|---:|---:|---:|")
     for row in rows:
         print(f"| {row.clients:,} | {row.first_round_s:.2f} s | {row.rounds_per_s:.2f} | {row.memory_gib:.2f} GiB |")

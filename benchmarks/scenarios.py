@@ -8,12 +8,14 @@ runs nothing and prints what is known. Heart disease has a file of its own: hear
 """
 
 import argparse
+import hashlib
 import json
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -117,7 +119,8 @@ def newcomer(job: Job, client: int) -> float:
 
 
 SCENARIOS: Mapping[str, Scenario] = {
-    "spoken": Scenario("spoken_digits/spoken.toml", by_voice, {"accuracy": 0.94, "newcomer": 0.72, "newcomer above alone": 0.15}),
+    "spoken": Scenario("spoken_digits/spoken.toml", by_voice,
+                       {"accuracy": 0.94, "newcomer": 0.72, "newcomer above alone": 0.15}),
     "mnist": Scenario("mnist_writers/mlp.toml", at_the_end, {"accuracy": 0.945}),
     "mnist-cnn-s": Scenario("mnist_writers/cnn_s.toml", at_the_end, {"accuracy": 0.965}),
     "mnist-cnn": Scenario("mnist_writers/cnn.toml", last_five, {"last five": 0.97}, (0,)),
@@ -160,26 +163,27 @@ def run(name: str, seed: int, data_dir: str | None, spoken: Path) -> None:
     began = time.perf_counter()
     trained = train(job)
     seconds = time.perf_counter() - began
+    values = {k: round(v, 5) for k, v in scenario.measure(trained).items()}
     line = {"scenario": name, "seed": seed, "job": mark, "seconds": round(seconds, 1), "rounds": job.rounds,
-            "bytes_up": trained.bytes_up} | {"values": {k: round(v, 5) for k, v in scenario.measure(trained).items()}}  # fmt: skip
+            "bytes_up": trained.bytes_up, "values": values}  # fmt: skip
     with RESULTS.open("a") as file:
         file.write(json.dumps(line) + "\n")
 
 
 def digest_of(scenario: Scenario) -> str:
-    """The job as its file says it: what a result belongs to, whatever folder the data lies in."""
-    import hashlib
-
-    text = (ROOT / "examples" / scenario.job).read_text()
-    lines = [line.split("#")[0].strip() for line in text.splitlines()]
-    return hashlib.sha256(("\n".join(line for line in lines if line) + repr(dict(scenario.change))).encode()).hexdigest()[:12]
+    """The tables of the job's file that decide the result: what a line of results.jsonl belongs to."""
+    tables = tomllib.loads((ROOT / "examples" / scenario.job).read_text())
+    tables.pop("runtime", None)
+    return hashlib.sha256(json.dumps([tables, dict(scenario.change)], sort_keys=True).encode()).hexdigest()[:12]
 
 
 def prepare_spoken(data_dir: str | None, out: Path) -> None:
     if not data_dir:
         sys.exit("spoken needs --data-dir, the folder in which mobile/fsdd/fsdd.tar.xz lies")
     script = ROOT / "examples" / "spoken_digits" / "prepare.py"
-    subprocess.run([sys.executable, str(script), f"{data_dir}/mobile/fsdd/fsdd.tar.xz", str(out)], check=True, stdout=sys.stderr)
+    subprocess.run(
+        [sys.executable, str(script), f"{data_dir}/mobile/fsdd/fsdd.tar.xz", str(out)], check=True, stdout=sys.stderr
+    )
 
 
 def table(names: list[str]) -> tuple[str, bool]:

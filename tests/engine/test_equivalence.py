@@ -150,7 +150,9 @@ def test_any_module_on_autograd() -> None:
 def test_a_convolution_by_vmap_and_autograd() -> None:
     fed = Toy()
     fed.x = torch.randn(len(fed.x), 1, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    t = Task(lambda: nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 3)).double())
+    t = Task(
+        lambda: nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(12, 3)).double()
+    )
     a = algorithm(epochs=2)
     assert engine(t, a, fed, name="auto").record["group"] == 1
     for more in ({"name": "sequential"}, {"name": "vectorised"}):

@@ -60,7 +60,9 @@ def plain_gradient(e, vector: Tensor, x: Tensor, y: Tensor) -> Tensor:  # type: 
     return torch.autograd.grad(F.cross_entropy(hidden(e, v, x)[0], y), v)[0]
 
 
-@pytest.mark.parametrize(("rule", "batches"), [(sam, 1), (mime, 1), (both, 1), (maml, 2)], ids=lambda r: getattr(r, "__name__", r))
+@pytest.mark.parametrize(
+    ("rule", "batches"), [(sam, 1), (mime, 1), (both, 1), (maml, 2)], ids=lambda r: getattr(r, "__name__", r)
+)
 @pytest.mark.parametrize(("provider", "k"), ENGINES)
 def test_drive(rule, batches: int, provider: str, k: int) -> None:  # type: ignore[no-untyped-def]
     work = Work(begin, no_step, finish, drive=Drive(rule, batches))

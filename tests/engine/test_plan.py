@@ -20,7 +20,9 @@ from tests.engine.toys import Toy, task
     steps=st.sampled_from([None, None, 1, 4]),
     per=st.integers(1, 3),
 )
-def test_every_epoch_reads_every_row_once(sizes: list[int], size: int, epochs: float, steps: int | None, per: int) -> None:
+def test_every_epoch_reads_every_row_once(
+    sizes: list[int], size: int, epochs: float, steps: int | None, per: int
+) -> None:
     fed, b = Toy(sizes), Batches(size, epochs, steps)
     s = schedule(np.arange(len(sizes)), fed.sizes, b, per)
     assert set(s.clients.tolist()) == {c for c, n in enumerate(sizes) if n}
@@ -73,7 +75,6 @@ def test_stretches_are_whole_groups_and_small() -> None:
 def test_batches_of_one_row_are_dropped_for_batchnorm() -> None:
     s = schedule(np.arange(4), np.array([1, 5, 8, 9]), Batches(4), pairs=True)
     assert s.clients.tolist() == [2, 3, 1] and s.steps.tolist() == [2, 2, 1]
-
 
 
 def test_ten_thousand_shuffles_are_uniform() -> None:

@@ -82,7 +82,9 @@ def memory_of(e: Engine, ids: np.ndarray) -> dict[str, Tensor]:
         if name == "buffers":
             found[name] = start.expand(len(ids), -1)
             continue
-        rows = [torch.randn(start.shape, generator=torch.Generator().manual_seed(int(i)), dtype=start.dtype) for i in ids]
+        rows = [
+            torch.randn(start.shape, generator=torch.Generator().manual_seed(int(i)), dtype=start.dtype) for i in ids
+        ]
         found[name] = 0.1 * torch.stack(rows)
     return found
 

@@ -12,7 +12,9 @@ SHIPPED = {"heart": "heart/heart.toml", "digits": "digits/digits.toml", "mnist-w
 
 
 def test_shipped_jobs_are_the_examples():
-    shipped = {path.name: path.read_text() for path in (files("manyloom") / "jobs").iterdir() if path.name.endswith(".toml")}
+    shipped = {
+        path.name: path.read_text() for path in (files("manyloom") / "jobs").iterdir() if path.name.endswith(".toml")
+    }
     assert shipped == {f"{name}.toml": (EXAMPLES / path).read_text() for name, path in SHIPPED.items()}
 
 

@@ -43,7 +43,9 @@ def test_an_import_that_goes_up_is_found(layers, tmp_path, code):
     assert len(list(layers.problems(package(tmp_path, **{"core/flat": code})))) == 1
 
 
-@pytest.mark.parametrize("code", ["from manyloom.core import flat", "from ..core import flat", "from . import plan", "import torch"])
+@pytest.mark.parametrize(
+    "code", ["from manyloom.core import flat", "from ..core import flat", "from . import plan", "import torch"]
+)
 def test_downwards_and_sideways_is_fine(layers, tmp_path, code):
     assert list(layers.problems(package(tmp_path, **{"job/loop": code}))) == []
 

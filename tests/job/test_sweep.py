@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from manyloom.core.errors import BadInput, bad
-from manyloom.job.sweep import Outcome, Settings, best, combinations, members, table, within
+from manyloom.job.sweep import Outcome, Settings, best, check, combinations, members, table, within
 
 GRID = {"algorithm.lr": [0.3, 0.1], "job.seed": [1, 2, 3]}
 
@@ -83,4 +83,4 @@ def test_all_problems_before_anything_runs() -> None:
     assert len(info.value.problems) == 2
     for grid in ({}, {"algorithm.lr": []}, {"job.seed": [1, 1]}):
         with pytest.raises(BadInput):
-            members(grid, made)
+            check(grid)

@@ -39,10 +39,16 @@ VERBS: dict[str, Verb] = {
     "plan": Verb("start", "manyloom.cli.plan:plan"),
     "run": Verb("start", "manyloom.cli.run:run"),
     "resume": Verb("start", "manyloom.cli.run:resume"),
+    "predict": Verb("start", "manyloom.cli.predict:predict"),
     "runs": Verb("look", "manyloom.cli.look:runs"),
     "show": Verb("look", "manyloom.cli.look:show"),
     "report": Verb("look", "manyloom.cli.look:report"),
     "card": Verb("look", "manyloom.cli.look:card"),
+    "baseline": Verb("measure", "manyloom.cli.baseline:baseline"),
+    "sweep": Verb("measure", "manyloom.cli.sweep:sweep"),
+    "doctor": Verb("federate", "manyloom.cli.doctor:doctor"),
+    "algorithms": Verb("find", "manyloom.cli.catalogue:algorithms"),
+    "data": Verb("find", "manyloom.cli.catalogue:data"),
 }
 """Every verb there is, in the order of the overview."""
 
@@ -185,6 +191,15 @@ class ManyloomUsage(ManyloomError):
     exit_code = 2
 
 
+_PLAIN = {
+    "Input should be a valid integer": "must be a whole number",
+    "Input should be a valid number": "must be a number",
+    "Input should be greater than or equal to": "must be at least N",
+    "Input should be less than or equal to": "must be at most N",
+}
+"""What typer says of a value, in the words of this house."""
+
+
 def _usage(out: Out, args: Sequence[str], error: typer.TyperException) -> Problem:
     """What typer found wrong, in the words of this house."""
     option, param = getattr(error, "option_name", None), getattr(error, "param", None)
@@ -205,8 +220,13 @@ def _usage(out: Out, args: Sequence[str], error: typer.TyperException) -> Proble
     if type(error).__name__ == "MissingParameter":
         needed = getattr(param, "metavar", None) or option or "more"
         return Problem("missing-argument", f"{out.verb} needs {needed}", mend=helped)
-    text = error.format_message().rstrip(".")
-    return Problem("bad-argument", f"can't read the command: {text[:1].lower()}{text[1:]}", mend=helped)
+    said = re.fullmatch(r"[Ii]nvalid value for '([^']+)': (.*?)\.?", error.format_message(), re.DOTALL)
+    if said is None:
+        text = error.format_message().rstrip(".")
+        return Problem("bad-argument", f"can't read the command: {text[:1].lower()}{text[1:]}", mend=helped)
+    what = next((words for start, words in _PLAIN.items() if said[2].startswith(start)), said[2])
+    bound = re.search(r"equal to (\S+)", said[2])
+    return Problem("bad-argument", f"{said[1]} {what}".replace("N", bound[1] if bound else "N"), mend=helped)
 
 
 def _flags_of(verb: str) -> list[str]:

@@ -56,7 +56,7 @@ def told(out: Out, error: ManyloomError) -> int:
     lines = "\n".join(p.text() for p in error.problems)
     if len(error.problems) > 1:
         lines += f"\n{len(error.problems)} errors" + (", nothing was trained" if isinstance(error, BadInput) else "")
-    _print(out, lines)
+    say_problem(out, lines)
     if out.json:
         write(dumps(document(error.problems)))
     return error.exit_code
@@ -70,7 +70,8 @@ def document(problems: tuple[Problem, ...]) -> dict[str, Any]:
             "next": list(dict.fromkeys(c for c in commands if not re.search(r"\b[A-Z]{3,}\b", c)))}  # fmt: skip
 
 
-def _print(out: Out, text: str) -> None:
+def say_problem(out: Out, text: str) -> None:
+    """Problems on standard error, `error:` in red where there are colours."""
     if coloured(sys.stderr, out.no_color):
         text = re.sub(r"^error:", "\x1b[31merror:\x1b[0m", text, flags=re.MULTILINE)
     encoding = sys.stderr.encoding or "utf-8"
@@ -96,7 +97,7 @@ def fault(out: Out, error: Exception) -> int:
         held = "traceback, versions, job; no data" if folder is not None else "traceback, versions; no data"
         kept = Problem("internal", "", rule=f"{shown(saved)} ({held})").text().split("\n")[1:]
         lines[at:at] = [kept[0].replace("  rule  ", "  saved "), *kept[1:]]
-    _print(out, "\n".join(lines))
+    say_problem(out, "\n".join(lines))
     if out.json:
         write(dumps(document((problem,)) | {"saved": str(saved) if saved else None}))
     return 1

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import textwrap
+from dataclasses import replace
 from pathlib import Path
 
-from manyloom.cli.out import WIDTH, fields
+from manyloom.cli.out import fields
 from manyloom.core import text
 from manyloom.core.errors import Problem
 from manyloom.track.record import Run
@@ -22,7 +22,7 @@ def human(run: Run, folder: str, *, plain: bool, now: bool = False) -> str:
         now: whether a second Ctrl-C cut a round short.
     """
     if run.status == "interrupted":
-        return interrupted(run, now)
+        return interrupted(run, saved(Path(folder)) if now else None)
     report = f"{folder}/report.html" if Path(folder, "report.html").is_file() else ""
     if run.status == "failed":
         return fields(("report", report))
@@ -34,26 +34,29 @@ def human(run: Run, folder: str, *, plain: bool, now: bool = False) -> str:
     return "\n".join(part for part in (text.plain_line(event), more) if part)
 
 
-def interrupted(run: Run, now: bool) -> str:
-    """What is kept of a run that was asked to stop."""
+def interrupted(run: Run, saved: int | None = None) -> str:
+    """What is kept of a run that was asked to stop; `saved` is the last checkpoint of one that stopped at once."""
     of = f" of {run.rounds_planned}" if run.rounds_planned else ""
-    if not now:
+    if saved is None:
         return f"interrupted after round {run.rounds_done}{of}. Nothing is lost."
-    saved = f"Round {run.rounds_done} is saved." if run.rounds_done else "No round was done yet."
-    return f"interrupted in round {run.rounds_done + 1}{of}. {saved}"
+    kept = f"Round {saved} is saved." if saved else "No round was saved yet."
+    return f"interrupted in round {run.rounds_done + 1}{of}. {kept}"
+
+
+def saved(folder: Path) -> int:
+    """The round of a run's last checkpoint; 0 if there is none."""
+    found = folder / "checkpoints"
+    return max((int(p.name) for p in found.iterdir() if p.name.isdigit()), default=0) if found.is_dir() else 0
 
 
 def failed(problem: Problem, run: Run) -> str:
     """Why a run ended, with who was lost in its last round and what is saved."""
     lines = problem.text().split("\n")
-    last = [x for x in run.lost if x.round == run.rounds_done + 1]
-    told = list(dict.fromkeys(f"{x.name}: {x.text}" for x in last))
-    told = told[:4] + ([f"{len(told) - 4} more"] if len(told) > 4 else [])
+    if problem.got and problem.got.startswith("lost "):
+        told = replace(problem, got=problem.got.removeprefix("lost ")).text()
+        lines = told.replace("  got    ", "  lost   ", 1).split("\n")
+    if " is saved" in (problem.rule or ""):
+        return "\n".join(lines)
     kept = f"round {run.rounds_done}" if run.rounds_done else "nothing yet: no round was done"
-    own = [] if problem.got else [("lost", "; ".join(told))]
     at = next((i for i, line in enumerate(lines) if line[:6] in ("  rule", "  mend")), len(lines))
-    more: list[str] = []
-    for word, value in [*own, ("saved", kept)]:
-        wrapped = textwrap.wrap(value, WIDTH - 9, break_long_words=False)
-        more += [("  " + word.ljust(7) if i == 0 else " " * 9) + line for i, line in enumerate(wrapped)]
-    return "\n".join([*lines[:at], *more, *lines[at:]])
+    return "\n".join([*lines[:at], f"  saved  {kept}", *lines[at:]])

@@ -42,7 +42,9 @@ class Stop:
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
+        self.begun = False  # whether there is a run that could be kept
         self.round = 1  # the one going on
+        self.now = False
         self.signal: int | None = None
         self.before: dict[int, Any] = {}
 
@@ -55,7 +57,9 @@ class Stop:
         return EXIT.get(signal.Signals(self.signal)) if self.signal is not None else None
 
     def _take(self, number: int, _: FrameType | None) -> None:
-        if self.signal is not None:
+        if self.signal is not None or not self.begun:
+            self.signal = self.signal or number
+            self.now = True  # an exception that is raised inside a callback of Python's is lost: the loop looks here
             raise KeyboardInterrupt
         self.signal = number
         word = "Ctrl-C again" if number == signal.SIGINT else "a second one"

@@ -6,13 +6,13 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from typer import Argument, Option
 
-from manyloom.cli.complain import Fault
+from manyloom.cli.complain import Fault, say_problem
 from manyloom.cli.out import Next, Out, complete_jobs, complete_runs, dumps, shown, write
 from manyloom.cli.parse import job_path, overrides
 from manyloom.cli.process import Stop, settle
@@ -74,9 +74,8 @@ def run(
 
     if name is not None:
         given["job.name"] = name
-    if fast:
-        given |= {"job.rounds": 1, "algorithm.steps": 1}
     made = Record.from_toml(str(path), given, str(out.data_dir) if out.data_dir else None)
+    made = _quick(made) if fast else made
     ran = execute(out, lambda stop: session.run(made, home=out.home, stop=stop), events=events)
     if baselines and ran.status in ("done", "stopped") and ran.folder is not None:
         ran = _with_baselines(out, made, ran)
@@ -102,6 +101,14 @@ def resume(
     ran = execute(out, lambda stop: session.resume(folder.name, home=out.home, rounds=rounds, stop=stop),
                   events=events, before=folder)  # fmt: skip
     return finish(out, ran, again="", resumed=True)
+
+
+def _quick(job: Job) -> Job:
+    """The job with one round and one batch a client, through every hop."""
+    told = {k: v for k, v in job.algorithm.tables.get("algorithm", {}).items() if k != "epochs"} | {"steps": 1}
+    algorithm = replace(job.algorithm, batches=job.algorithm.batches._replace(steps=1),
+                        tables={**job.algorithm.tables, "algorithm": told})  # fmt: skip
+    return replace(job, algorithm=algorithm, rounds=1)
 
 
 # ---- while it goes on
@@ -132,6 +139,7 @@ def execute(out: Out, start: Start, *, events: Path | None = None, before: Folde
                 for event in start(stop):
                     told = event.to_json()
                     name = told.get("run") or name if told["type"] == "run_started" else name
+                    stop.begun = True
                     if told["type"] == "round_started":
                         stop.round = told["round"]
                     display.feed(told)
@@ -140,6 +148,8 @@ def execute(out: Out, start: Start, *, events: Path | None = None, before: Folde
                         copy.flush()
                     if told["type"] == "run_done":
                         status, result = told["status"], getattr(event, "result", None)
+                    elif stop.now:
+                        raise KeyboardInterrupt
             except KeyboardInterrupt:
                 now = True
         if hasattr(display, "console"):
@@ -209,9 +219,9 @@ def finish(out: Out, ran: Ran, *, again: str, resumed: bool = False) -> int:
     if resumed:
         document["resumed_from"] = found.resumed[-1] if found.resumed else 0
     if error is not None:
-        out.warn(ending.failed(error, found))
+        say_problem(out, ending.failed(error, found))
     human = ending.human(found, shown(ran.folder), plain=out.plain or not sys.stderr.isatty(), now=ran.now)
-    out.emit(document, human, made=ran.run, next=[] if error else commands, ok=ran.code == 0)
+    out.emit(document, human, made=ran.run, next=commands, ok=ran.code == 0)
     return ran.code
 
 
@@ -220,7 +230,8 @@ def _error(found: Run) -> Problem | None:
     if found.status != "failed":
         return None
     told = cast("dict[str, str | None]", found.error) if found.error else {}
-    mend = (told.get("mend") or "then go on: manyloom resume RUN").replace("resume RUN", f"resume {found.id}")
+    mend = told.get("mend") or "go on: manyloom resume RUN"
+    mend = mend.replace(": manyloom resume RUN", f":\nmanyloom resume {found.id}")
     what = told.get("what") or str(found.reason or "the run failed")
     return Problem(told.get("code") or "failed", what, told.get("got"), told.get("where"), told.get("rule"), mend)
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Unpack, get_args, get_origin, get_type_hints
 
 from manyloom.core.errors import Problem
-from manyloom.core.validate import check
+from manyloom.core.validate import check, show
 
 
 @dataclass(frozen=True)
@@ -72,9 +72,15 @@ def defaults(record: type) -> dict[str, Any]:
 
 
 def wrong(known: Mapping[str, Key], given: Mapping[str, object], table: str | None = None) -> list[Problem]:
-    """Every problem of the given values; unknown names are not judged here."""
-    found = (check(k, v, known[k].hint, table) for k, v in given.items() if k in known)
-    return [p for p in found if p is not None]
+    """Every problem of the given values, with the default to try; unknown names are not judged here."""
+    found = ((known[k], check(k, v, known[k].hint, table)) for k, v in given.items() if k in known)
+    return [_tried(key, p) for key, p in found if p is not None]
+
+
+def _tried(key: Key, problem: Problem) -> Problem:
+    if problem.code != "out-of-range" or problem.mend is not None or key.required or key.default is None:
+        return problem
+    return replace(problem, mend=f"try {key.name} = {show(key.default)}")
 
 
 def meanings(doc: str) -> dict[str, str]:

@@ -167,7 +167,7 @@ def _fits(value: object, hint: Any) -> tuple[bool, str]:
         fits, words = _fits(value, args[0])
         return fits, words
     if origin is Literal:
-        return value in args, " or ".join(show(a) for a in args)
+        return any(type(value) is type(a) and value == a for a in args), listed([show(a) for a in args])
     if origin in (Union, types.UnionType):
         options = [_fits(value, a) for a in args if a is not type(None)]
         words = " or ".join(dict.fromkeys(w for _, w in options))
@@ -184,8 +184,10 @@ def _fits(value: object, hint: Any) -> tuple[bool, str]:
         return isinstance(value, str), "text"
     if origin in (list, tuple) or getattr(origin, "__name__", "") == "Sequence":
         inner = args[0] if args else Any
+        kinds = {str: "a list of texts", int: "a list of whole numbers"}
+        bare = get_args(inner)[0] if get_origin(inner) is Annotated else inner
         items = cast("list[object]", value) if isinstance(value, (list, tuple)) else None
-        words = "a list of texts" if inner is str else "a list of whole numbers" if inner is int else "a list"
+        words = next((words for typ, words in kinds.items() if bare is typ), "a list")
         return items is not None and all(_fits(v, inner)[0] for v in items), words
     if hint is type(None):
         return value is None, "nothing"
@@ -208,12 +210,11 @@ def check(key: str, value: object, hint: Any, table: str | None = None) -> Probl
     place = f" in [{table}]" if table else ""
     fits, words = _fits(value, hint)
     if not fits:
+        what = f"{key} must be {words}"
+        if isinstance(value, str) and any(isinstance(a, str) for a in _literals(hint)):
+            return Problem("out-of-range", what, f"{key} = {show(value)}{place}", mend=_near(key, value, hint))
         got = f"{key} = {show(value)} ({kind(value)}){place}"
-        if get_origin(hint) is Literal or ' or "' in words:
-            return Problem("out-of-range", f"{key} must be {words}", got, mend=_near(key, value, hint))
-        plain = show(value).strip('"')
-        mend = f"write {key} = {plain} without quotes" if isinstance(value, str) and _number(plain) else None
-        return Problem("wrong-type", f"{key} must be {words}", got, mend=mend)
+        return Problem("wrong-type", what, got, mend=_rewritten(key, value, hint))
     shown = show(value)
     many = cast("list[object]", value) if isinstance(value, (list, tuple)) else [value]
     for x in many:
@@ -226,12 +227,30 @@ def check(key: str, value: object, hint: Any, table: str | None = None) -> Probl
     return None
 
 
-def _number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _rewritten(key: str, value: object, hint: Any) -> str | None:
+    """How to write a value of the wrong type, where the same value of the right one fits."""
+    if isinstance(value, str):
+        for read, said in ((int, value), (float, value), ({"true": True, "false": False}.__getitem__, value.lower())):
+            try:
+                fits = _fits(read(said), hint)[0]
+            except (ValueError, KeyError):
+                continue
+            if fits:
+                return f"write {key} = {said} without quotes"
+    if _fits([value], hint)[0]:
+        return f"write {key} = [{show(value)}]"
+    if isinstance(value, (int, float)) and _fits(str(value), hint)[0]:
+        return f'write {key} = "{show(value)}"'
+    return None
+
+
+def listed(words: list[str]) -> str:
+    """Words in a row, the last after "or".
+
+    >>> listed(["a", "b", "c"]), listed(["a", "b"]), listed(["a"])
+    ('a, b or c', 'a or b', 'a')
+    """
+    return " or ".join(([", ".join(words[:-1])] if words[1:] else []) + words[-1:])
 
 
 def _near(key: str, value: object, hint: Any) -> str | None:

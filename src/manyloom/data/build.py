@@ -172,7 +172,9 @@ def _empty(dealt: Split, keys: Sequence[str], spec: Partition, why: str | None) 
 def _finite_table(table: Table, keys: Sequence[str], dealt: Split, fill: bool) -> None:
     wrong = ~np.isfinite(table.numbers) if not fill else np.isinf(table.numbers)
     if wrong.any():
-        column = int(wrong.any(axis=0).argmax())
+        columns = np.flatnonzero(wrong.any(axis=0))
+        column = int(columns[0])
+        more = f" (so have {len(columns) - 1} more columns)" if len(columns) > 1 else ""
         raise not_finite(
             wrong[:, column],
             table.numbers[:, column],
@@ -180,6 +182,7 @@ def _finite_table(table: Table, keys: Sequence[str], dealt: Split, fill: bool) -
             keys,
             dealt.rows,
             dealt.off,
+            more,
         )
 
 
@@ -190,6 +193,7 @@ def not_finite(
     keys: Sequence[str],
     rows: I64,
     off: I64,
+    more: str = "",
 ) -> BadInput:
     """The error of the first client with such values; its rows count from 1 as they come in the source."""
     first = int(wrong[rows].argmax())
@@ -205,7 +209,7 @@ def not_finite(
     return bad(
         "not-finite",
         "features hold values that are not numbers",
-        got=f"{len(hits)} {kind} in {place} of client {keys[client]}, first in row {int(hits[0]) + 1}",
+        got=f"{len(hits)} {kind} in {place} of client {keys[client]}, first in row {int(hits[0]) + 1}{more}",
         rule="the model takes finite numbers only",
         mend=mend,
     )

@@ -53,8 +53,7 @@ def of_tensors(
     ys = ys.long() if kind == "class" else ys.float()
     count = len(off) - 1
     stable = Numbered(count) if names is None else list(names)
-    if len(stable) != count:
-        raise bad("out-of-range", f"{count} clients have {len(stable)} names", rule="one name a client")
+    _named(stable, count)
     ids = ids_of(stable, count)
     strata = ys.numpy()[rows] if kind == "class" and ys.dim() == 1 else None
     cut = hold_out(rows, off, ids, test, seed, strata)
@@ -98,6 +97,7 @@ def of_callables(
     check_test(test, False)
     count = len(sizes)
     stable = Numbered(count) if names is None else list(names)
+    _named(stable, count)
     ids = ids_of(stable, count)
 
     def checked(i: int) -> tuple[Tensor, Tensor]:
@@ -163,3 +163,13 @@ def of_datasets(
 
     sizes = np.array([len(s) for s in sets], np.int64)
     return of_callables(load, sizes, names, test, seed, target, classes, None)
+
+
+def _named(names: Sequence[str], count: int) -> None:
+    if len(names) != count:
+        raise bad("out-of-range", f"{count} clients have {len(names)} names", rule="one name a client")
+    if not isinstance(names, Numbered) and len(set(names)) < count:
+        twice = next(n for n in names if names.count(n) > 1)
+        raise bad(
+            "out-of-range", f'two clients are called "{twice}"', rule="names differ: all that is drawn hangs on them"
+        )

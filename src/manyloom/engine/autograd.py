@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
@@ -68,14 +70,15 @@ class Autograd:
                 own = {n: a[k] if a.dim() >= 2 else a for n, a in anchors.items()}
                 found.append(self._objective(theta[k], x[k], y[k], w[k], out[k], beta, alpha, own))
                 continue
-            self._bind(theta[k])
+            row, weights = theta[k], w[k]
+            self._bind(row)
             with torch.enable_grad():
                 losses = self.program.loss(self.program.module(x[k]), y[k])
-                loss = (losses * w[k]).sum()
-                grads = torch.autograd.grad(loss, self._params, allow_unused=True)
+                weights = weights if weights.dtype == losses.dtype else weights.to(losses.dtype)
+                grads = torch.autograd.grad(losses, self._params, weights, allow_unused=True)
             add_scaled(self._views(out[k]), self._whole(grads), beta, alpha)
-            found.append(loss.detach())
-        return torch.stack(found)
+            found.append(torch.dot(losses.detach(), weights))
+        return found[0][None] if len(found) == 1 else torch.stack(found)
 
     def losses(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return torch.stack([self.program.loss(o, y[k]) for k, o in enumerate(self._each(theta, x))])
@@ -139,6 +142,8 @@ class Autograd:
 
     def _whole(self, grads: tuple[Tensor | None, ...]) -> list[Tensor]:
         """A parameter that the loss doesn't reach has gradient zero."""
+        if all(g is not None for g in grads):
+            return list(cast("tuple[Tensor, ...]", grads))
         return [torch.zeros_like(p) if g is None else g for g, p in zip(grads, self._params)]
 
 

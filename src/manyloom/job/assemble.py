@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -33,24 +34,39 @@ class Places:
     def __init__(self, base: Path) -> None:
         self.base = base
 
+    def file(self, path: object) -> str | None:
+        """A path, relative to the job file."""
+        return None if path is None else str(self.base / Path(str(path)).expanduser())
+
     def __call__(self, place: str, key: str, table: str) -> Factory:
         """The function; `unknown-name` if there is none."""
         module = place.partition(":")[0]
         top = module.split(".")[0]
         path = Path(*module.split("."))
         folders = (self.base, Path.cwd(), *self.base.parents)
-        root = next((f for f in folders if (f / path).with_suffix(".py").is_file() or (f / path / "__init__.py").is_file()), None)
+        root = next(
+            (f for f in folders if (f / path).with_suffix(".py").is_file() or (f / path / "__init__.py").is_file()),
+            None,
+        )
         with _first(root, top):
-            return load(place, key, f"[{table}]")
+            try:
+                return load(place, key, f"[{table}]")
+            except BadInput:
+                raise
+            except Exception as error:  # the module's own code fails
+                raise bad("unknown-name", f'can\'t import "{place}"', got=f'{key} = "{place}" in [{table}]',
+                          rule=f"{type(error).__name__}: {error}") from error  # fmt: skip
 
 
 @contextmanager
-def _first(root: Path | None, top: str) -> Iterator[None]:
+def _first(root: Path | None, top: str) -> Generator[None]:
     """Look for modules in `root` first; a module of this name from elsewhere is forgotten."""
     if root is None:
         yield
         return
-    known = getattr(sys.modules.get(top), "__file__", None) or next(iter(getattr(sys.modules.get(top), "__path__", [])), None)
+    known = getattr(sys.modules.get(top), "__file__", None) or next(
+        iter(getattr(sys.modules.get(top), "__path__", [])), None
+    )
     if known is not None and root not in Path(known).parents:
         for name in [n for n in sys.modules if n == top or n.startswith(top + ".")]:
             del sys.modules[name]
@@ -85,32 +101,42 @@ def algorithm_of(given: Given, places: Places) -> Algorithm:
 
 def federation_of(given: Given, seed: int, data_dir: str | None, places: Places) -> Federation:
     """[data] and [partition]."""
-    own = dict(given["data"])
-    name = str(own.pop("source"))
+    told = {k: v for k, v in given["data"].items() if k not in ("source", "data_dir")}
+    name = str(given["data"]["source"])
+    named = name in sources()
     factory = _factory("data", name, places)
     takes = inspect.signature(factory).parameters
-    every = any(p.kind is p.VAR_KEYWORD for p in takes.values())
-    folder = own.pop("data_dir", None)
-    folder = data_dir if folder is None else str(places.base / str(folder))
-    told = dict(own)
-    for key, value in {"data_dir": folder, "seed": own.get("seed", seed), "partition": partition_of(given, places)}.items():
-        if value is not None and (key in takes or (every and key in given["data"])):
-            own[key] = value
-        elif key == "partition" and value is not None:
-            raise bad("contradiction", f'"{name}" takes no [partition]', got="[partition]",
-                      mend="leave [partition] out, or give the function an argument `partition`")  # fmt: skip
-    if name in sources():
-        own |= {k: str(places.base / str(own[k])) for k in PATHS if k in own and own[k] != "federated"}
-    fed = factory(**own)
+    spec = partition_of(given, places)
+    if spec is not None and "partition" not in takes:
+        raise bad("contradiction", f'"{name}" takes no [partition]', got="[partition]",
+                  mend="leave [partition] out, or give the function an argument `partition`")  # fmt: skip
+    folder = data_dir or places.file(given["data"].get("data_dir")) or os.environ.get("MANYLOOM_DATA") or None
+    more = {"partition": spec, "data_dir": folder, "seed": told.get("seed", seed)}
+    more = {k: v for k, v in more.items() if k in takes and v is not None}
+    paths = {k: places.file(told[k]) for k in PATHS if named and k in told and told[k] != "federated"}
+    try:
+        fed = factory(**told | more | paths)
+    except BadInput as error:
+        raise BadInput(*(_as_given(p, paths, told) for p in error.problems)) from error
     if not isinstance(fed, Federation):
         raise _returns(name, "a Federation", fed, "source", "data")
-    tables = {k: dict(v) for k, v in (fed.tables or {"data": {}}).items()}
-    if name not in sources():
-        tables["data"] = {"source": name, **told, **({"seed": own["seed"]} if "seed" in takes else {})}
-        if "partition" in own and "partition" not in tables:
-            tables["partition"] = cast(Partition, own["partition"]).table()
-    tables["data"] |= {k: told[k] for k in PATHS if k in told}
-    return replace(fed, tables=tables)
+    tables = {k: dict(v) for k, v in (fed.tables or {}).items()} if named else {}
+    filled = tables.get("data", {"source": name, **told}) | {k: told[k] for k in paths}
+    if "seed" in more:
+        filled["seed"] = more["seed"]
+    if "data_dir" in more:
+        filled["data_dir"] = str(Path(str(folder)).expanduser().absolute())
+    if spec is not None and "partition" not in tables:
+        tables["partition"] = spec.table()
+    return replace(fed, tables={**tables, "data": filled})
+
+
+def _as_given(problem: Problem, paths: Mapping[str, object], told: Mapping[str, object]) -> Problem:
+    """The problem with paths as they stand in the job."""
+    got = problem.got
+    for k, path in paths.items():
+        got = got and got.replace(f"{k} = {show(path)}", f"{k} = {show(told[k])}")
+    return replace(problem, got=got)
 
 
 def partition_of(given: Given, places: Places) -> Partition | None:
@@ -177,7 +203,11 @@ def _factory(table: str, name: str, places: Places) -> Callable[..., Any]:
 
 
 def _returns(name: str, what: str, made: object, key: str, table: str) -> BadInput:
-    return bad("wrong-type", f"{name} must return {what}", got=f"{key} = {show(name)} in [{table}] returned {type(made).__name__}")
+    return bad(
+        "wrong-type",
+        f"{name} must return {what}",
+        got=f"{key} = {show(name)} in [{table}] returned {type(made).__name__}",
+    )
 
 
 def classes_of(federation: Federation, given: Given) -> Federation:
@@ -193,25 +223,27 @@ def classes_of(federation: Federation, given: Given) -> Federation:
 def job_of(given: Given, algorithm: Algorithm, federation: Federation, *, name: str, base: str, task: Task) -> Job:
     """The job of the other tables and these parts."""
     settings = {k: v for k, v in given.get("job", {}).items() if k in TABLES["job"].common()}
-    own = cast("dict[str, dict[str, Any]]", {
-        t: {k: v for k, v in given.get(t, {}).items() if k in TABLES[t].common()} for t in ("simulate", "runtime", "card")
-    })  # fmt: skip
-    return Job(task, algorithm, federation, simulate=Simulate(**own["simulate"]), execution=Execution(**own["runtime"]),
-               card=own["card"], base=base, **cast("dict[str, Any]", {"name": name, **settings}))  # fmt: skip
+
+    def part(table: str) -> dict[str, Any]:
+        return {k: v for k, v in given.get(table, {}).items() if k in TABLES[table].common()}
+
+    return Job(
+        task,
+        algorithm,
+        federation,
+        simulate=Simulate(**part("simulate")),
+        execution=Execution(**part("runtime")),
+        card=part("card"),
+        base=base,
+        **cast("dict[str, Any]", {"name": name, **settings}),
+    )
 
 
-def first(given: Given) -> Iterator[tuple[str, Callable[[Places], object]]]:
+def first(given: Given, places: Places) -> Iterator[tuple[str, Callable[[], object]]]:
     """What can be made before the data are read, so that its errors are told together with all others."""
     model = given.get("model", {})
-
-    def task(places: Places) -> object:
-        made = task_of({"metrics": [], **model, "loss": model.get("loss", "mse"), "classes": None}, ("number", None), places)
-        return made
-
-    yield "algorithm", lambda places: algorithm_of(given, places)
-    yield "partition", lambda places: partition_of(given, places)
-    yield "model", task
-
-
-def unknown_key(problem: Problem) -> bool:
-    return problem.code == "unknown-key"
+    neutral: dict[str, object] = {"loss": "mse", "metrics": [], **model, "classes": None}
+    yield "algorithm", lambda: algorithm_of(given, places)
+    yield "partition", lambda: partition_of(given, places)
+    yield "model", lambda: task_of(neutral, ("number", None), places)
+    yield "data", lambda: _factory("data", str(given["data"]["source"]), places)

@@ -44,6 +44,12 @@ class Fitted(NamedTuple):
     preprocess: Preprocess | None
     final: Mapping[str, float]
 
+    @property
+    def slots(self) -> Slots:
+        """Preprocessing as named tensors, to be saved beside the model."""
+        found = self.preprocess.to_slots() if self.preprocess else {}
+        return {f"preprocess/{name}": t for name, t in found.items()}
+
 
 class Judged(NamedTuple):
     """Metrics over all rows, and of each client with `rows` and, for two classes, `positives`."""

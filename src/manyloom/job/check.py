@@ -34,7 +34,7 @@ def against_population(job: Job) -> list[Problem]:
                 Problem(
                     "cohort-too-large",
                     what,
-                    f"{key} = {value}, {word} {n}",
+                    f"{key} = {value}, clients {n}",
                     mend=f"set {key} = {n}, or leave it out to ask everyone",
                 )
             )
@@ -52,7 +52,7 @@ def against_population(job: Job) -> list[Problem]:
             Problem(
                 "out-of-range",
                 "min_available is larger than the population",
-                f"min_available = {job.min_available}, {word} {n}",
+                f"min_available = {job.min_available}, clients {n}",
             )
         )
     if job.sampling == "poisson" and job.cohort is None:

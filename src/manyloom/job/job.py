@@ -170,7 +170,9 @@ class Job:
         out["runtime"] = self.execution._asdict()
         out["card"] = dict(self.card)
         filled = {t: {k: _plain(v) for k, v in table.items() if v is not None} for t, table in out.items()}
-        return {t: v for t, v in filled.items() if v}
+        from manyloom.job.tables import canonical
+
+        return canonical({t: v for t, v in filled.items() if v})
 
     @property
     def digest(self) -> str:

@@ -112,7 +112,6 @@ def members(grid: Mapping[str, Sequence[object]], make: Callable[[Settings], Any
     Raises:
         BadInput: what is wrong with any of the jobs, each problem once.
     """
-    check(grid)
     found: list[Member] = []
     wrong: list[Problem] = []
     for settings in combinations(grid):

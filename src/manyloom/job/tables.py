@@ -6,23 +6,19 @@ from signatures. What a later version brings is listed in `later.py`, to be told
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import UnionType
-from typing import Annotated, Any, NamedTuple, TypedDict, Union, cast, get_args, get_origin
+from typing import Annotated, Any, TypedDict, Union, cast, get_args, get_origin
 
 from manyloom.aggregate import RULES
 from manyloom.algorithms import RECIPES
 from manyloom.algorithms.recipe import CARDS
-from manyloom.core.errors import Problem
-from manyloom.core.places import load
-from manyloom.core.signature import Default, Key, keys, options, wrong
+from manyloom.core.signature import Default, Key, keys, options
 from manyloom.core.task import Task
-from manyloom.core.validate import AtLeast, kind, nearest, show
+from manyloom.core.validate import AtLeast
 from manyloom.data.partition import SCHEMES
 from manyloom.data.sources.registry import source, sources
-from manyloom.job import later
 from manyloom.job.job import Execution, Job, Simulate
 from manyloom.models import MODELS
 from manyloom.server import SERVERS
@@ -66,14 +62,6 @@ class About(TypedDict, total=False):
     misuse: Annotated[str | None, Default(None)]
     contact: Annotated[str | None, Default(None)]
     licence: Annotated[str | None, Default(None)]
-
-
-class Found(NamedTuple):
-    """A problem, and the table and key it was found in."""
-
-    table: str
-    key: str
-    problem: Problem
 
 
 @dataclass(frozen=True)
@@ -158,140 +146,37 @@ def chosen(table: Table, given: Mapping[str, Mapping[str, object]]) -> str | Non
     return table.default
 
 
-# ---- what is wrong
+# ---- as data
 
 
-def problems(given: Mapping[str, object], load: Load = load) -> Iterator[Found]:
-    """Everything that is wrong with the tables, as far as it can be told without data."""
-    tables: Given = {}
-    for name, content in given.items():
-        if not isinstance(content, dict):
-            yield Found("", name, _outside(name, content))
-        elif name in TABLES:
-            tables[name] = cast("dict[str, object]", content)
-        elif name in later.TABLES:
-            yield Found(name, "", later.table(name))
-        else:
-            yield Found(name, "", _unknown_table(name))
-    for table in TABLES.values():
-        yield from _table(table, tables, load)
+def real(hint: Any) -> bool:
+    """Whether a hint means a number that may have a fraction, so that 1 is 1.0 (in `int | float` they differ)."""
+    found = _members(hint)
+    return float in found and int not in found
 
 
-def _table(table: Table, tables: Given, load: Load) -> Iterator[Found]:
-    given = tables.get(table.name, {})
-    known, name = table.known() if table.choice is None else {}, None
-    if table.choice is not None:
-        if table.choice in given and (found := _choice(table, given[table.choice])):
-            yield Found(table.name, table.choice, found)
-            known = table.known()  # the keys of all choices, so that only what fits none is told
-        elif (name := chosen(table, tables)) is None:
-            if table.name != "partition" or "data" in tables:
-                yield Found(table.name, "", missing(table, table.known()[table.choice]))
-            known = table.known()
-        elif ":" in name:
-            try:
-                known = _of_function(table, name, load)
-            except Exception:  # told when it is called
-                known = dict.fromkeys(given, Key("", Any, None, ""))
-        else:
-            known = table.known(name)
-    for key, value in given.items():
-        if key not in known:
-            if found := later.key(table.name, key, value):
-                yield Found(table.name, key, found)
-            elif not later.neutral(table.name, key, value):
-                yield Found(table.name, key, _unknown_key(table, name, key, value, known))
-    for key, value in given.items():
-        if key in known and key != table.choice:
-            if found := later.value(table.name, key, value):
-                yield Found(table.name, key, found)
-            else:
-                yield from (Found(table.name, key, p) for p in wrong({key: known[key]}, {key: value}, table.name))
-    if name is not None or table.choice is None:
-        needed = (k for k in known.values() if k.required and k.name not in given)
-        if table.name == "job" or table.name in tables or table.choice in ("source", "name"):
-            yield from (Found(table.name, "", missing(table, k)) for k in needed if k.name)
+def _members(hint: Any) -> set[Any]:
+    if get_origin(hint) is Annotated:
+        return _members(get_args(hint)[0])
+    if get_origin(hint) in (Union, UnionType):
+        return {m for a in get_args(hint) for m in _members(a)}
+    return {hint}
 
 
-def _of_function(table: Table, place: str, load: Load) -> dict[str, Key]:
-    """The keys of somebody's own function: its arguments, unchecked; with **options, whatever is given."""
-    function = load(place, str(table.choice), table.name)
-    arguments = inspect.signature(function).parameters.values()
-    if any(p.kind is p.VAR_KEYWORD for p in arguments):
-        return _Anything(table.known())
-    own = [p for p in arguments if p.name not in table.parts and p.name not in ("features", "classes")]
-    first = {str(table.choice): Key(str(table.choice), str, table.default, table.meaning)}
-    return first | {p.name: Key(p.name, Any, p.default, "") for p in own} | dict(table.common())
+def canonical(tables: Mapping[str, Mapping[str, object]]) -> Given:
+    """Tables with one spelling of each value: 1 is 1.0 where a fraction is meant; keys in the order of signatures.
 
-
-class _Anything(dict[str, Key]):
-    """Keys of a function that takes all."""
-
-    def __contains__(self, key: object) -> bool:
-        return True
-
-    def __missing__(self, key: str) -> Key:
-        return Key(key, Any, None, "")
-
-
-def _choice(table: Table, name: object) -> Problem | None:
-    """The problem with the name of a factory."""
-    got = f"{table.choice} = {show(name)} in [{table.name}]"
-    if not isinstance(name, str):
-        return Problem("wrong-type", f"{table.choice} must be text", f"{table.choice} = {show(name)} ({kind(name)}) in [{table.name}]")
-    if name in table.names or ":" in name:
-        return None
-    if found := later.name(table.name, name, table.word, table.names):
-        return found
-    near = nearest(name, table.names)
-    every = table.listed or "one of " + ", ".join(table.names)
-    mend = f'did you mean "{near}"? {table.listed}'.strip() if near else every
-    return Problem("unknown-name", f'there is no {table.word} "{name}"', got, mend=mend)
-
-
-def _outside(key: str, value: object) -> Problem:
-    home = [t.name for t in TABLES.values() if key in t.known()]
-    return Problem("unknown-key", f'unknown key "{key}" outside of a table', f"{key} = {show(value)}",
-                   rule="a job file has tables: " + ", ".join(f"[{t}]" for t in TABLES),
-                   mend=f"put it below [{home[0]}]" if home else None)  # fmt: skip
-
-
-def _unknown_table(name: str) -> Problem:
-    near = nearest(name, [*TABLES, *later.TABLES])
-    rule = None if near else "a job file has " + ", ".join(f"[{t}]" for t in TABLES)
-    return Problem("unknown-table", f"unknown table [{name}]", f"[{name}]", rule=rule,
-                   mend=f"did you mean [{near}]?" if near else None)  # fmt: skip
-
-
-def _unknown_key(table: Table, name: str | None, key: str, value: object, known: Mapping[str, Key]) -> Problem:
-    asked = f' with {table.choice} = "{name}"' if name is not None else ""
-    near = nearest(key, known)
-    others = [n for n in table.names if key in table.own(n)]
-    homes = [f"[{t.name}]" for t in TABLES.values() if t is not table and key in t.known()]
-    if others:
-        mend = f"{key} belongs to {table.choice} = " + " or ".join(show(n) for n in others)
-    elif homes and not near:
-        mend = f"{key} belongs to {' or '.join(homes)}"
-    else:
-        mend = f'did you mean "{near}"?' if near else None
-    rule = some(f"[{table.name}]{asked} takes ", list(known)) if known else f"[{table.name}]{asked} takes no further keys"
-    return Problem("unknown-key", f'unknown key "{key}" in [{table.name}]', f"{key} = {show(value)}", rule=rule, mend=mend)
-
-
-def missing(table: Table, key: Key) -> Problem:
-    """A key that must be given and isn't."""
-    mend = later.EXAMPLES.get((table.name, key.name)) or f"add {key.name} = ... to [{table.name}]"
-    return Problem("missing-key", f"[{table.name}] needs {key.name}", f"no {key.name} in [{table.name}]",
-                   rule=f"{key.name}: {key.meaning.rstrip('.')}" if key.meaning else None, mend=mend)  # fmt: skip
-
-
-def some(head: str, words: list[str], width: int = 71) -> str:
-    """As many words as fit in a line, then three dots."""
-    if len(head + ", ".join(words)) <= width:
-        return head + ", ".join(words)
-    kept: list[str] = []
-    for word in words:
-        if len(head + ", ".join([*kept, word, "..."])) > width:
-            break
-        kept.append(word)
-    return head + ", ".join([*kept, "..."])
+    >>> canonical({"algorithm": {"lr": 1, "name": "fedavg"}})
+    {'algorithm': {'name': 'fedavg', 'lr': 1.0}}
+    """
+    out: Given = {}
+    for name, given in tables.items():
+        table = TABLES.get(name)
+        choice = chosen(table, tables) if table and table.choice else None
+        foreign = choice is not None and ":" in choice
+        known: dict[str, Key] = table.known(None if foreign else choice) if table else {}
+        order = {k: i for i, k in enumerate(known)}
+        keys = sorted(given, key=lambda k: order.get(k, len(order)))
+        whole = {k for k in keys if k in known and real(known[k].hint) and type(given[k]) is int}
+        out[name] = {k: float(cast(int, given[k])) if k in whole else given[k] for k in keys}
+    return out

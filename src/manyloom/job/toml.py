@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,8 @@ from manyloom.core.errors import BadInput, Problem, bad
 from manyloom.core.validate import nearest
 from manyloom.job import assemble
 from manyloom.job.job import Job
-from manyloom.job.tables import TABLES, Given, problems
+from manyloom.job.judge import problems
+from manyloom.job.tables import TABLES, Given
 
 T = TypeVar("T")
 
@@ -47,7 +47,9 @@ class Source(NamedTuple):
 
 
 def read(
-    path: str | Path, overrides: Mapping[str, object] | None = None, data_dir: str | None = None,
+    path: str | Path,
+    overrides: Mapping[str, object] | None = None,
+    data_dir: str | None = None,
     base: str | Path | None = None,
 ) -> Job:
     """The job of a file.
@@ -55,7 +57,7 @@ def read(
     Args:
         path: a TOML file, or the name of a shipped job.
         overrides: "table.key" -> value, as `parse_override` gives them.
-        data_dir: folder of named sources' files, where the job names none; else `MANYLOOM_DATA`.
+        data_dir: folder of named sources' files; else that of the job, else `MANYLOOM_DATA`.
         base: folder that relative paths and modules are looked up in; the file's own by default.
 
     Raises:
@@ -63,29 +65,28 @@ def read(
     """
     file = find(path)
     source = parse(file, overrides or {})
-    root = Path(base) if base is not None else file.parent.resolve()
+    root = Path(base or _base(file)).resolve()
     places = assemble.Places(root)
-    found = [f.problem if f.problem.where else replace(f.problem, where=source.where(f.table, f.key))
-             for f in problems(source.given, places)]  # fmt: skip
-    wrong = {t for t, k in source.places if source.where(t, k) in {p.where for p in found}}
-    given = cast(Given, source.given)
-    for table, make in assemble.first(given):
-        if table not in wrong and all(isinstance(v, dict) for v in given.values()):
-            attempt(lambda make=make: make(places), found, source, table)
+    found = [replace(f.problem, where=source.where(f.table, f.key)) for f in problems(source.given, places)]
+    wrong = {t for (t, _), place in source.places.items() if place in {p.where for p in found}}
+    if all(isinstance(v, dict) for v in source.given.values()):
+        for table, make in assemble.first(cast(Given, source.given), places):
+            if table in source.given and table not in wrong:
+                attempt(make, found, source, table)
     if found:
-        raise BadInput(*dict.fromkeys(found))
+        raise BadInput(*sorted(dict.fromkeys(found), key=_line))
+    given = cast(Given, source.given)
     seed = cast(int, given["job"].get("seed", 0))
-    folder = data_dir or os.environ.get("MANYLOOM_DATA") or None
 
     def build() -> Job:
         algorithm = assemble.algorithm_of(given, places)
-        fed = assemble.classes_of(assemble.federation_of(given, seed, folder, places), given)
+        fed = assemble.classes_of(assemble.federation_of(given, seed, data_dir, places), given)
         task = assemble.task_of(given["model"], (fed.target, fed.classes), places)
         return assemble.job_of(given, algorithm, fed, name=file.stem, base=str(root), task=task)
 
     job = attempt(build, found, source)
     if job is None:
-        raise BadInput(*found)
+        raise BadInput(*sorted(found, key=_line))
     return job
 
 
@@ -98,12 +99,27 @@ def attempt(make: Callable[[], T], found: list[Problem], source: Source, table: 
         return None
 
 
+def _base(file: Path) -> Path:
+    """Where a job's relative paths start: its folder; of a run's `job.toml` the folder that `run.json` says."""
+    try:
+        return Path(json.loads((file.parent / "run.json").read_text("utf-8"))["base"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return file.parent
+
+
+def _line(problem: Problem) -> int:
+    at = re.search(r", line (\d+)$", problem.where or "")
+    return int(at[1]) if at else 1 << 31
+
+
 # ---- reading
 
 
 def shipped() -> list[str]:
     """Names of the jobs that come with Manyloom."""
-    names = sorted(f.name.removesuffix(".toml") for f in (files("manyloom") / "jobs").iterdir() if f.name.endswith(".toml"))
+    names = sorted(
+        f.name.removesuffix(".toml") for f in (files("manyloom") / "jobs").iterdir() if f.name.endswith(".toml")
+    )
     return sorted(names, key=lambda n: n != "heart")
 
 

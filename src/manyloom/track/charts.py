@@ -318,7 +318,18 @@ def curves(
         if at:
             drawn = [{"r": at[i], "v": low} for i in thin(len(at), 60)]
             made.append(
-                layer("point", drawn, x=x, y=y, shape=shape, size=46, stroke=colour, strokeWidth=1.8, opacity=1)
+                layer(
+                    "point",
+                    drawn,
+                    x=x,
+                    y=y,
+                    shape=shape,
+                    size=46,
+                    yOffset=-8,
+                    stroke=colour,
+                    strokeWidth=1.8,
+                    opacity=1,
+                )
             )
     for end in apart(ends, plot_height / (high - low), 14, low):
         row = [{"r": last if last > first else first + 1, "v": end["y"], "t": end["t"]}]
@@ -341,7 +352,8 @@ def traffic(
         each: how many rounds one bar stands for.
     """
     most = max((max(r["up"], r["down"]) for r in rows), default=1) or 1
-    top = nice(0, most, 3)[-1]
+    power = 10.0 ** math.floor(math.log10(most))
+    top = next(k * power for k in (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10) if k * power >= most * 0.999)
     ticks = [-top, 0.0, top]
     labels = [text.size(top), "0", text.size(top)]
     frame = Frame(width, height, top=22, bottom=56, right=8, left=16 + 7 * max(map(len, labels)))

@@ -34,6 +34,8 @@ class Judged:
         default_factory=dict[int, tuple[int | None, int | None]]
     )  # client -> rows, positives
     spread: dict[str, Spread] = field(default_factory=lambda: {})
+    edges: dict[str, tuple[float, float]] = field(default_factory=lambda: {})
+    """Mean over clients and the edge of the worst tenth, where clients are too many to name."""
     covered: bool = False
 
 
@@ -144,6 +146,8 @@ class Run:
     algorithm: str | None = None
     job_digest: str | None = None
     model_digest: str | None = None
+    paper: str = ""
+    execution: Mapping[str, Any] = field(default_factory=dict[str, Any])
     model: Mapping[str, Any] = field(default_factory=dict[str, Any])
     client_word: tuple[str, str] = ("client", "clients")
     row_word: tuple[str, str] = ("row", "rows")
@@ -323,6 +327,7 @@ class _Reader:
         run.rounds_planned, run.seed = _whole(e.get("rounds")), _whole(e.get("seed"))
         run.runtime, run.algorithm = e.get("runtime"), e.get("algorithm")
         run.job_digest = e.get("job_digest") or run.job_digest
+        run.paper, run.execution = str(e.get("paper") or ""), table(e, "execution")
         run.model, run.source = table(e, "model"), table(e, "source")
         run.client_word = _pair(e.get("client_word"), run.client_word)
         run.row_word = _pair(e.get("row_word"), run.row_word)
@@ -395,6 +400,10 @@ class _Reader:
             spread = Spread.of(name, (m.get(name) for m in per.values()))
             if spread is not None:
                 judged.spread[name] = spread
+        for name, told in table(e, "spread").items():
+            mean, worst = (finite(told.get(k)) for k in ("mean", "worst_tenth"))
+            if mean is not None and worst is not None:
+                judged.edges[name] = (mean, worst)
         judged.clients = per
         run = self.run
         previous = run.own if split == "own" else run.last

@@ -121,7 +121,8 @@ def gap(run: Run, other: float | None, name: str | None = None) -> Gap | None:
     mine = (run.final or {}).get(name)
     if mine is None or other is None:
         return None
-    better = other - mine if name in text.LOWER_IS_BETTER else mine - other
+    told = round(mine, 3) - round(other, 3) if max(abs(mine), abs(other)) < 10 else mine - other  # as they are read
+    better = -told if name in text.LOWER_IS_BETTER else told
     rows, positives = (run.last.rows, run.last.positives) if run.last else (None, None)
     errors = [error_of(name, v, rows, positives) for v in (mine, other)]
     known = [e for e in errors if e is not None]
@@ -242,7 +243,8 @@ def _alone(run: Run) -> str:
         beaten = sum(run.better(mine, v) for v in values)
         gaps = sorted(abs(mine - v) for v in values)
         if beaten == len(values):
-            far = text.number(gaps[0]) if len(gaps) == 1 else f"{text.number(gaps[0])} to {text.number(gaps[-1])}"
+            ends = list(dict.fromkeys(text.number(g) for g in (gaps[0], gaps[-1])))
+            far = " to ".join(ends)
             side = "below" if name in text.LOWER_IS_BETTER else "above"
             said = f"That is {far} {side} what one {one} alone reaches on everyone."
         elif beaten:
@@ -251,7 +253,10 @@ def _alone(run: Run) -> str:
         else:
             said = f"No {one} gains on everyone: each model trained alone is at least as good."
     home = better_alone(run)
-    if home:
+    if run.size > 8 and home:
+        said += f" On their own {run.row_word[1]}, {text.count(len(home))} of {text.count(len(local.clients))}"
+        said += f" {run.client_word[1]} alone do better."
+    elif home:
         names = text.listed(run.who(i) for i in home)
         verb = "does" if len(home) == 1 else "do"
         word = "its" if len(home) == 1 else "their"

@@ -22,6 +22,7 @@ PHASES = {
     "send": "sending",
     "save": "saving",
     "wait": "waiting",
+    "statistics": "column statistics",
 }
 IN_PROCESS = ("sequential", "vectorised", "auto")
 
@@ -115,7 +116,7 @@ class View:
         self.worst = self._worst(e)
 
     def _worst(self, e: Mapping[str, Any]) -> float | None:
-        told = text.finite(table(e, "spread").get(f"{self.main}_worst_tenth"))
+        told = text.finite(table(table(e, "spread"), self.main).get("worst_tenth"))
         clients = table(e, "clients")
         if told is None and len(clients) > 8:
             spread = Spread.of(self.main, (text.finite(m.get(self.main)) for m in clients.values()))

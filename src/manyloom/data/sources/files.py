@@ -238,7 +238,10 @@ def _vocabulary(path: str, columns: Sequence[str]) -> dict[str, list[str]]:
             mend='vocabulary = "federated" asks the clients',
         )
     try:
-        value = cast("dict[str, list[Any]]", json.loads(file.read_text("utf-8")))
-        return {c: [v if isinstance(v, str) else json.dumps(v) for v in value[c]] for c in columns if c in value}
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        value: object = json.loads(file.read_text("utf-8"))
+        if not isinstance(value, dict):
+            raise ValueError("it is no table of columns")
+        words = cast("dict[str, list[Any]]", value)
+        return {c: [v if isinstance(v, str) else json.dumps(v) for v in words[c]] for c in columns if c in words}
+    except (ValueError, TypeError) as error:
         raise bad("data-corrupt", f"{file.name} is no vocabulary", got=str(error), rule=rule) from error

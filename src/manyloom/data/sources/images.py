@@ -61,17 +61,17 @@ def mnist(
     not_a_table(standardise, "mnist")
     files = find(MNIST, data_dir, "four IDX files", instead="digits")
     natural = partition is None or partition.scheme == "natural"
-    groups = _writers(data_dir, len(read_idx(files[1], MNIST.files[1][0]))) if natural else None
+    groups = _writers(data_dir, len(read_idx(files[1], MNIST.files[1].name))) if natural else None
     word = ("writer", "writers") if natural else ("client", "clients")
     return _images(MNIST, files, [str(i) for i in range(10)], partition, test, seed, groups, word)
 
 
 def _writers(data_dir: str | None, images: int) -> Groups:
     assert MNIST.writers is not None
-    name, sha256 = MNIST.writers
+    name, sha256, _ = MNIST.writers
     mend = 'get it as docs/data.md says, or deal images otherwise: [partition] scheme = "iid", clients = 100'
     rule = f"who wrote each image, sha256 {sha256[:16]}..."
-    facts = read_idx(open_checked(MNIST, name, sha256, data_dir, rule, mend), name)
+    facts = read_idx(open_checked(MNIST, MNIST.writers, data_dir, rule, mend), name)
     if facts.ndim != 2 or len(facts) != images or facts.shape[1] < 3:
         raise bad(
             "data-corrupt",
@@ -118,7 +118,7 @@ def _images(
     groups: Groups | None,
     client_word: tuple[str, str],
 ) -> Federation:
-    arrays = [read_idx(data, name) for data, (name, _) in zip(files, info.files)]
+    arrays = [read_idx(data, file.name) for data, file in zip(files, info.files)]
     (x, y), (own_x, own_y) = _pair(arrays[0], arrays[1], info), _pair(arrays[2], arrays[3], info)
     own = Slab(own_x, own_y, np.arange(len(own_y)), np.array([0, len(own_y)], np.int64), unit)
     return federate(

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class File(NamedTuple):
+    """A file of a source: its name, its SHA-256, and that of its content where it may be packed otherwise."""
+
+    name: str
+    sha256: str
+    unpacked: str | None = None
 
 
 @dataclass(frozen=True)
@@ -25,5 +34,5 @@ class SourceInfo:
     standardise: bool = False
     own_test: bool = False
     folder: str | None = None  # under the data directory
-    files: tuple[tuple[str, str], ...] = ()  # name, SHA-256
-    writers: tuple[str, str] | None = None  # one more, needed where its natural clients are
+    files: tuple[File, ...] = ()
+    writers: File | None = None  # one more, needed where its natural clients are

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 from manyloom.core.errors import bad
 from manyloom.core.places import load
 from manyloom.core.validate import nearest
-from manyloom.data.sources.info import SourceInfo
+from manyloom.data.sources.info import File, SourceInfo
 
 if TYPE_CHECKING:
     from manyloom.data.federation import Federation
@@ -46,7 +46,7 @@ BREAST_CANCER = SourceInfo(
     where="scikit-learn",
     standardise=True,
 )
-SYNTHETIC = SourceInfo("synthetic", "Made when asked", task="10 classes", natural="as many as asked", where="made")
+SYNTHETIC = SourceInfo("synthetic", "Made when asked", task="10 classes", natural="any number", where="made")
 MNIST = SourceInfo(
     "mnist",
     "MNIST by writer",
@@ -60,12 +60,28 @@ MNIST = SourceInfo(
     own_test=True,
     folder="vision/mnist",
     files=(
-        ("train-images-idx3-ubyte.gz", "71524e2cd1ad2968737f7f2f2ff69cbfc32df8ccddff51593f7cb2d4e0eb5b64"),
-        ("train-labels-idx1-ubyte.gz", "fe03b8bd7915f70bf5aa08be480aa413fbd85afcaa58b35d230d335f284fd88e"),
-        ("t10k-images-idx3-ubyte.gz", "5634745efa576a17e7d4cf5cd9d09123c75e6538e5114267c2d156edaf519341"),
-        ("t10k-labels-idx1-ubyte.gz", "ae18e77e031ccde52407f794d123116439864147d33ac992975f85dd4dc42af6"),
+        File(
+            "train-images-idx3-ubyte.gz",
+            "71524e2cd1ad2968737f7f2f2ff69cbfc32df8ccddff51593f7cb2d4e0eb5b64",
+            "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        ),
+        File(
+            "train-labels-idx1-ubyte.gz",
+            "fe03b8bd7915f70bf5aa08be480aa413fbd85afcaa58b35d230d335f284fd88e",
+            "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        ),
+        File(
+            "t10k-images-idx3-ubyte.gz",
+            "5634745efa576a17e7d4cf5cd9d09123c75e6538e5114267c2d156edaf519341",
+            "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        ),
+        File(
+            "t10k-labels-idx1-ubyte.gz",
+            "ae18e77e031ccde52407f794d123116439864147d33ac992975f85dd4dc42af6",
+            "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        ),
     ),
-    writers=("qmnist-train-labels-idx2-int.gz", "2c05dc77f6b916b38e455e97ab129a42a444f3dbef09b278a366f82904e0dd9f"),
+    writers=File("qmnist-train-labels-idx2-int.gz", "2c05dc77f6b916b38e455e97ab129a42a444f3dbef09b278a366f82904e0dd9f"),
 )
 FASHION_MNIST = SourceInfo(
     "fashion-mnist",
@@ -79,10 +95,26 @@ FASHION_MNIST = SourceInfo(
     own_test=True,
     folder="vision/fashion_mnist",
     files=(
-        ("train-images-idx3-ubyte.gz", "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7"),
-        ("train-labels-idx1-ubyte.gz", "0ae29f65d86684f32d1b9c85147786c547b9c6aebcaf235f0400a0cce308b056"),
-        ("t10k-images-idx3-ubyte.gz", "cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa"),
-        ("t10k-labels-idx1-ubyte.gz", "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05"),
+        File(
+            "train-images-idx3-ubyte.gz",
+            "b0564c3eedabfbf835052cff8503ea422014ce006caf5b757f851416ee8300c7",
+            "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        ),
+        File(
+            "train-labels-idx1-ubyte.gz",
+            "0ae29f65d86684f32d1b9c85147786c547b9c6aebcaf235f0400a0cce308b056",
+            "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        ),
+        File(
+            "t10k-images-idx3-ubyte.gz",
+            "cc1d090a38ace84dfa1aa66e3ada7c336ef481a96936906477e6dd344da56eaa",
+            "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        ),
+        File(
+            "t10k-labels-idx1-ubyte.gz",
+            "8d3605d196f4be44669e46906da9733c8131fef761fdbfec72c424d5222f1a05",
+            "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        ),
     ),
 )
 SHAKESPEARE = SourceInfo(
@@ -92,15 +124,15 @@ SHAKESPEARE = SourceInfo(
     "The Complete Works of William Shakespeare, MIT",
     "Caldas et al. 2018, arXiv:1812.01097 (roles as clients)",
     natural="820 roles",
-    task="next of 78 characters",
+    task="next character",
     where="needs --data-dir",
     folder="mobile/shakespeare_by_role",
-    files=(("shakespeare_mit_html.tar.xz", "2be686d36c199d440bb96fa20597f68f8ea4d1dce7609d0f8d6a66de34add2e1"),),
+    files=(File("shakespeare_mit_html.tar.xz", "2be686d36c199d440bb96fa20597f68f8ea4d1dce7609d0f8d6a66de34add2e1"),),
 )
 CSV = SourceInfo(
     "csv",
     "Your own CSV files",
-    natural="by key, or a file each",
+    natural="by key or file",
     task="by label",
     where="your files",
     standardise=True,
@@ -108,9 +140,9 @@ CSV = SourceInfo(
 PARQUET = SourceInfo(
     "parquet",
     "Your own Parquet files",
-    natural="by key, or a file each",
+    natural="by key or file",
     task="by label",
-    where='your files; pip install "manyloom[parquet]"',
+    where='extra "parquet"',
     standardise=True,
 )
 HUGGINGFACE = SourceInfo(
@@ -118,7 +150,7 @@ HUGGINGFACE = SourceInfo(
     "A set of the Hugging Face hub",
     natural="by key",
     task="by label",
-    where='pip install "manyloom[huggingface]"',
+    where='extra "huggingface"',
 )
 
 INFOS: Mapping[str, SourceInfo] = MappingProxyType(

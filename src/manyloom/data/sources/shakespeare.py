@@ -123,7 +123,7 @@ def speeches(archive: bytes) -> dict[str, str]:
     except (tarfile.TarError, lzma.LZMAError, EOFError, OSError) as error:
         raise bad(
             "data-corrupt",
-            f"{SHAKESPEARE.files[0][0]} is not the file that was expected",
+            f"{SHAKESPEARE.files[0].name} is not the file that was expected",
             got=f"{len(archive)} bytes: {error}",
             rule="a tar.xz of plays as HTML",
             mend="delete it and get it again; docs/data.md says where",

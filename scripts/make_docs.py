@@ -1,0 +1,126 @@
+#!/usr/bin/env python3
+"""Writes docs/job.md from the factories' signatures and docstrings, so that it can't drift.
+
+scripts/make_docs.py            write it
+scripts/make_docs.py --check    fail if it is another than what would be written
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "src"))
+
+from manyloom.algorithms.recipe import CARDS  # noqa: E402
+from manyloom.core.validate import show  # noqa: E402
+from manyloom.job import later, reference  # noqa: E402
+from manyloom.job.reference import Row  # noqa: E402
+from manyloom.job.tables import TABLES, Table  # noqa: E402
+
+TARGET = ROOT / "docs" / "job.md"
+HEAD = """<!-- Made by scripts/make_docs.py from the signatures of the code: change a docstring and run it again. -->
+
+# The job file
+
+A job is a TOML file of flat tables. A key is the argument of the same name of a Python factory:
+`ml.algorithms.fedprox(mu=0.1)` is `[algorithm] name = "fedprox"`, `mu = 0.1`.
+
+```toml
+{example}```
+
+- Names and values are hyphenated (`heart-disease`), keys have underscores (`batch_size`).
+- **int or share**: `10` is ten, `0.1` a tenth (rounded up), `1.0` all, `1` one.
+- A default in *italics* follows from the rest of the job. The run's own `job.toml` has every default filled in.
+- An unknown table or key is an error that names the nearest one. A given value that contradicts another is an error;
+  nothing is overruled in silence.
+- `[data] source`, `[partition] scheme`, `[model] name` and `[algorithm] name` also take `module:function`, of a module
+  beside the job file, in a folder above it, or installed; further keys of the table are the function's arguments.
+- On the command line: `manyloom run JOB.toml algorithm.lr=0.05 job.rounds=10`.
+- The job's **digest** is taken over all tables, defaults filled in, but not `[runtime]`, `[card]` and `data_dir`.
+
+The tables: {tables}.
+"""
+TITLES = {
+    "job": "who learns, how long",
+    "data": "where the rows come from",
+    "partition": "how rows are dealt to clients",
+    "model": "what is trained",
+    "algorithm": "how clients learn",
+    "server": "what the server does with the mean",
+    "aggregate": "how updates become one",
+    "simulate": "faults, in a simulation",
+    "runtime": "where and how it runs; not in the digest",
+    "card": "what only a person knows; not in the digest",
+}
+
+
+def main(arguments: list[str]) -> int:
+    text = "\n".join(page()) + "\n"
+    if "--check" in arguments:
+        if TARGET.is_file() and TARGET.read_text("utf-8") == text:
+            return 0
+        print(f"error: {TARGET.relative_to(ROOT)} is stale\n  mend   scripts/make_docs.py", file=sys.stderr)
+        return 1
+    TARGET.write_text(text, "utf-8")
+    print(f"wrote    {TARGET.relative_to(ROOT)}")
+    return 0
+
+
+def page() -> Iterator[str]:
+    example = (ROOT / "src/manyloom/jobs/heart.toml").read_text("utf-8")
+    named = ", ".join(f"[`[{t}]`](#{anchor(t)})" for t in TABLES)
+    yield HEAD.format(example=example, tables=named)
+    for table in TABLES.values():
+        yield from section(table)
+    yield "## Not in this version"
+    yield ""
+    yield "These are part of the file's format and refused by name, never ignored: "
+    yield ", ".join(f"`[{t}]`" for t in later.TABLES) + "; and"
+    yield ""
+    for (table, key), values in later.VALUES.items():
+        yield f"- `[{table}] {key}`: " + ", ".join(f"`{show(v)}`" for v in values)
+    for table, keys in later.KEYS.items():
+        yield f"- `[{table}]`: " + ", ".join(f"`{k}`" for k in keys)
+
+
+def anchor(table: str) -> str:
+    """The anchor that Markdown readers make of a table's heading."""
+    return f"{table}-{TITLES[table]}".replace(" ", "-").replace(",", "").replace(";", "")
+
+
+def section(table: Table) -> Iterator[str]:
+    yield f"## [{table.name}] {TITLES[table.name]}"
+    yield ""
+    yield from grid(reference.rows(table))
+    for name in table.names:
+        yield f"### {name}"
+        yield ""
+        yield reference.told(table, name)
+        yield ""
+        if own := reference.rows(table, name):
+            yield from grid(own)
+        if table.name == "algorithm" and CARDS[name].server != "sgd":
+            yield f"Server step by default: `{CARDS[name].server}`."
+            yield ""
+        if table.name == "algorithm" and (other := reference.deviations(name)):
+            yield "Other defaults than above: " + ", ".join(f"`{k} = {show(v)}`" for k, v in other.items()) + "."
+            yield ""
+
+
+def grid(found: list[Row]) -> Iterator[str]:
+    yield "| key | type | default | rule | meaning |"
+    yield "|---|---|---|---|---|"
+    for row in found:
+        default = row.default if row.default in ("required", "none") else f"`{row.default}`"
+        if row.default in reference.FOLLOWS.values():
+            default = f"*{row.default}*"
+        cells = (f"`{row.key}`", row.type, default, row.rule, row.meaning)
+        yield "| " + " | ".join(c.replace("|", "\\|") for c in cells) + " |"
+    yield ""
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

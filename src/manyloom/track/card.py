@@ -1,0 +1,318 @@
+"""The model card: what the model is, how good, on whose data, protected how, made how; Markdown with YAML on top.
+
+Hugging Face reads the front matter. What only a person knows comes from the job's [card]; what is missing there is
+listed, never invented.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+from typing import Any, cast
+
+from manyloom._version import __version__
+from manyloom.core import text
+from manyloom.track import verdict
+from manyloom.track.folder import Folder, write_atomic
+from manyloom.track.record import Judged, Run, read
+from manyloom.track.sections import job as environment
+from manyloom.track.sections.privacy import FIELDS
+
+ASKED = {"use": "intended use", "misuse": "what it is not for", "contact": "contact", "licence": "licence of the model"}
+_HF = {
+    "auc": "roc_auc",
+    "accuracy": "accuracy",
+    "f1": "f1",
+    "rmse": "rmse",
+    "mae": "mae",
+    "r2": "r_squared",
+    "loss": "loss",
+}
+_SPOKEN = {"logistic": "logistic regression", "linear": "linear model", "mlp": "multilayer perceptron",
+           "cnn": "convolutional network", "lstm": "LSTM"}  # fmt: skip
+
+
+def write(folder: Folder | str | Path, to: str | Path | None = None) -> Path:
+    """Write the card of a run; where it lies: `card.md` in the folder, or `to`."""
+    found = folder if isinstance(folder, Folder) else Folder(Path(folder))
+    path = Path(to) if to is not None else found.path / "card.md"
+    write_atomic(path, card(read(found)))
+    return path
+
+
+def missing(folder: Folder | Run) -> list[str]:
+    """What only a person knows and the job's [card] does not say."""
+    said = told(folder if isinstance(folder, Run) else read(folder))
+    return [name for key, name in ASKED.items() if not said.get(key)]
+
+
+def told(run: Run) -> dict[str, str]:
+    """The job's [card]."""
+    try:
+        found = tomllib.loads(run.toml).get("card", {})
+    except tomllib.TOMLDecodeError:
+        found = {}
+    return {k: str(v).strip() for k, v in cast("dict[str, Any]", found).items()}
+
+
+def card(run: Run) -> str:
+    """The card as text."""
+    parts = [_front(run), f"# {_line(run.name)}", _about(run), _good(run), _officer(run), _made(run)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+# ---- front matter
+
+
+def _front(run: Run) -> str:
+    """YAML; every text is written as JSON has it, which YAML reads."""
+    said, judged = told(run), run.last
+    image = run.model.get("name") in ("cnn",)
+    task = (
+        "image-classification"
+        if image
+        else "text-generation"
+        if run.model.get("name") == "lstm"
+        else "tabular-classification"
+    )
+    task = "tabular-regression" if run.target == "number" else task
+    tags = ["federated-learning", *(["secure-aggregation"] if run.secure else []),
+            *(["differential-privacy"] if _complete(run) else []), task]  # fmt: skip
+    source = text.slug(str(run.source.get("name") or "own-data"))
+    lines = ["---", "library_name: manyloom", f"tags: [{', '.join(tags)}]"]
+    licence = said.get("licence")
+    lines += ["license: other", f"license_name: {_yaml(text.slug(licence) if licence else 'not-stated')}"]
+    lines += [f"datasets: [{_yaml(source)}]", f"metrics: [{', '.join(_hf(m) for m in _shown(run))}]"]
+    if judged is not None and judged.metrics and run.final:
+        rows = f", {verdict.rows_word(run)}" if judged.rows else ""
+        name = f"{run.source.get('title') or source}, {text.plural(run.size, run.client_word)}{rows}"
+        lines += ["model-index:", f"- name: {_yaml(run.name)}", "  results:", f"  - task: {{type: {task}}}"]
+        lines += [f"    dataset: {{name: {_yaml(name)}, type: {_yaml(source)}}}", "    metrics:"]
+        for m in _shown(run):
+            found = verdict.judged_interval(judged, m)
+            ends = f", name: {_yaml(f'{text.metric(m)} (95 %: {_ends(found)})')}" if found else ""
+            value = run.final.get(m)
+            if value is not None:
+                lines.append(f"    - {{type: {_hf(m)}, value: {round(value, 4)}{ends}}}")
+    lines += ["manyloom:", f"  version: {__version__}", f"  run: {_yaml(run.id)}"]
+    lines += [
+        f"  {k}: {_yaml(v)}" for k, v in (("job_digest", run.job_digest), ("model_digest", run.model_digest)) if v
+    ]
+    lines += [f"  clients: {run.size}", f"  rounds: {run.rounds_done}"]
+    if _complete(run):
+        p = cast("dict[str, Any]", run.privacy)
+        keys = [k for k in ("epsilon", "delta", "unit", "adjacency", "accountant", "budget") if p.get(k) is not None]
+        lines.append("  privacy: {" + ", ".join(f"{k}: {_yaml(p[k])}" for k in keys) + "}")
+    else:
+        lines.append("  privacy: none")
+    return "\n".join([*lines, "---"])
+
+
+def _yaml(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _hf(name: str) -> str:
+    return _HF.get(name, text.slug(name))
+
+
+def _shown(run: Run) -> list[str]:
+    names = [m for m in text.ordered(run.final or {}, run.main) if m != "loss"]
+    return names[:3] or list(run.final or {})[:1]
+
+
+def _complete(run: Run) -> bool:
+    return run.privacy is not None and all(run.privacy.get(name) is not None for name in FIELDS)
+
+
+def _ends(found: tuple[float, float]) -> str:
+    return f"{text.short(found[0])} to {text.short(found[1])}"
+
+
+# ---- text
+
+
+def _line(name: str) -> str:
+    """A name as Markdown text: no line ends, no markup."""
+    plain = text.printable(name)
+    for sign in "\\`*_[]<>|#":
+        plain = plain.replace(sign, "\\" + sign)
+    return plain
+
+
+def _about(run: Run) -> str:
+    said = told(run)
+    name = str(run.model.get("name") or "model")
+    count = run.model.get("parameters")
+    size = f" ({text.plural(count, ('parameter', 'parameters'))})" if isinstance(count, int) else ""
+    kind = _SPOKEN.get(name, f"model `{name}`")
+    article = "An" if kind[0] in "aeiouAEIOUL" and kind != "linear model" and kind != "logistic regression" else "A"
+    data = _line(str(run.source.get("title") or "own data"))
+    who = verdict.number_word(run.size)
+    word = run.client_word[0 if run.size == 1 else 1]
+    learned = f"{who} {word} trained it {'together ' if run.size > 1 else ''}with {text.algorithm(run.algorithm)}"
+    moved = f"; no {run.row_word[0]}'s record left its {run.client_word[0]}" if run.size > 1 else ""
+    lines = [f"{article} {kind}{size}, learned on {data}. {learned}{moved}."]
+    use = said.get("use") or "*Not stated: `manyloom card` reports this as missing; fill in `[card] use` in the job.*"
+    misuse = said.get("misuse") or "*not stated.*"
+    lines.append(f"**Use.** {use} **Not for:** {misuse}")
+    licence = said.get("licence") or "*not stated*"
+    contact = said.get("contact") or "*not stated*"
+    lines.append(f"**Licence of the model:** {licence}. **Contact:** {contact}.")
+    if run.status != "done":
+        lines.append(f"**The run is {run.status}**, after round {run.rounds_done} of {run.rounds_planned}.")
+    return "\n\n".join(lines)
+
+
+def _good(run: Run) -> str:
+    judged = run.last
+    if judged is None or not run.final or not run.rounds:
+        return "## How good it is\n\nIt has not been judged."
+    names = _shown(run)[:2]
+    pooled, local = run.baselines.get("central"), run.baselines.get("local")
+    main = names[0]
+    head = ["tested on", run.row_word[1], text.metric(main), "95 %", *map(text.metric, names[1:])]
+    head += ([f"pooled {text.metric(main)}"] if pooled else []) + ([f"alone {text.metric(main)}"] if local else [])
+    rows = [_good_row(run, judged, names, None), *(_good_row(run, judged, names, i) for i in _named(run, judged))]
+    lines = [
+        "## How good it is",
+        "",
+        "| " + " | ".join(head) + " |",
+        "|" + "|".join(["---", *["--:"] * (len(head) - 1)]) + "|",
+    ]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    after: list[str] = []
+    if verdict.diverged(run):
+        after.append(verdict.verdict(run)[-1])
+    if found := verdict.worst_client(run):
+        after.append(f"It serves {_line(run.who(found[0]))} worst ({text.metric(found[1])} {text.number(found[2])}).")
+    spread = judged.spread.get(main)
+    if run.size > 8 and spread:
+        after.append(f"Over {text.plural(len(judged.clients), run.client_word)}: mean {text.number(spread.mean)}, worst tenth "
+                     f"{text.number(spread.worst)}; the rows above are the worst.")  # fmt: skip
+    if local and local.on_all:
+        after.append(f'"Alone" on all {run.row_word[1]} is the range of the {len(local.on_all)} models.')
+    return "\n".join(lines) + ("\n\n" + " ".join(after) if after else "")
+
+
+def _named(run: Run, judged: Judged) -> list[int]:
+    """All clients up to eight; of more the five worst."""
+    ids = sorted(judged.clients)
+    if len(ids) <= 8:
+        return ids if len(ids) > 1 else []
+    known = [(v, i) for i in ids if (v := judged.clients[i].get(run.main)) is not None]
+    return [i for _, i in sorted(known, reverse=run.main in text.LOWER_IS_BETTER)[:5]]
+
+
+def _good_row(run: Run, judged: Judged, names: list[str], i: int | None) -> list[str]:
+    pooled, local, main = run.baselines.get("central"), run.baselines.get("local"), names[0]
+    mine = (run.final or {}) if i is None else judged.clients[i]
+    n, positives = (judged.rows, judged.positives) if i is None else judged.counts.get(i, (None, None))
+    value = text.number(mine.get(main))
+    if main == "auc" and i is not None and verdict.says_little(n, positives):
+        value += " (few of one class: says little)"
+    found = (
+        verdict.interval(main, mine.get(main), n, positives) if i is not None else verdict.judged_interval(judged, main)
+    )
+    row = ["**all**" if i is None else _line(run.who(i)), text.count(n) if n is not None else "–"]
+    row += [f"**{value}**" if i is None else value, _ends(found) if found else "–"]
+    row += [text.number(mine.get(m)) for m in names[1:]]
+    if pooled:
+        row.append(text.number((pooled.metrics if i is None else pooled.clients.get(i, {})).get(main)))
+    if local:
+        values = [v for m in local.on_all.values() if (v := m.get(main)) is not None]
+        whole = f"{text.number(min(values))} to {text.number(max(values))}" if values else "–"
+        row.append(whole if i is None else text.number(local.clients.get(i, {}).get(main)))
+    return row
+
+
+# ---- thirteen questions
+
+
+def _officer(run: Run) -> str:
+    one, many = run.client_word
+    row, rows = run.row_word
+    people = list(run.people.values())
+    train = sum(p.train or 0 for p in people) or int(run.summary.get("train") or 0)
+    test = sum(p.test or 0 for p in people) or int(run.summary.get("test") or 0)
+    source = ", ".join(_line(str(run.source[k])) for k in ("title", "licence") if run.source.get(k))
+    count = run.model.get("parameters")
+    numbers = f"{text.count(count)} numbers" if isinstance(count, int) else "the update"
+    sums = f"; once, sums and counts of {run.statistics.get('columns')} columns" if run.statistics else ""
+    metrics = text.listed(text.metric(m) for m in run.metric_names)
+    update = "only in a sum with those of others" if run.secure else "in the clear"
+    sees = "those sums" if run.secure else f"each {one}'s update, which can give away much about its {rows}"
+    none = "**None.** " + ("The hub saw only sums, but nothing bounds what a sum gives away." if run.secure
+                           else f"The hub saw each {one}'s update.")  # fmt: skip
+    table = [
+        ("Whose data", f"{text.plural(train + test, run.row_word)} of {text.plural(run.size, run.client_word)}; {source}"),
+        (f"Where the {rows}' records were", f"at each {one}, the whole time; {text.count(train)} used to train, {text.count(test)} to test"
+         if run.size > 1 else "in one place"),
+        (f"What left a {one}", f"in each of {run.rounds_done} rounds {numbers}, {update}{sums}; {metrics} on test {rows}"),
+        ("What the coordinator could see", f"{sees}; sizes, who took part, metrics. No record"),
+        (f"Protection of one {row}", _promise(run) if _complete(run) else none),
+        ("Against whom", _shown_field(run, "against") if _complete(run) else "nobody"),
+        ("How it is counted", _shown_field(run, "accountant") if _complete(run) else "not: there is no guarantee to count"),
+        ("What it relies on", _shown_field(run, "assumes") if _complete(run) else f"trust in the coordinator and in every reader of the model"),
+        ("What it does not cover", _shown_field(run, "uncovered") if _complete(run) else "everything that left, see above"),
+        ("Was it tested", "no privacy audit was run"),
+        ("Who agreed", f"a simulation on one machine: no {one} was asked" if run.runtime in ("sequential", "vectorised")
+         else "see each site's own log"),
+        ("Ever spent on these records", f"kept by each {one}; not in this card" if _complete(run) else "nothing was counted"),
+        ("Can a person be removed", "not from these weights; run again without the record (the digest and the seed are below)"),
+    ]  # fmt: skip
+    lines = ["## For a data-protection officer", "", "| question | answer |", "|---|---|"]
+    lines += [f"| {q} | {a} |" for q, a in table]
+    lines += ["", "Records that stay in place are pseudonymous at best, not anonymous. This card makes no legal claim."]
+    return "\n".join(lines)
+
+
+def _promise(run: Run) -> str:
+    p = cast("dict[str, Any]", run.privacy)
+    spent = next((r.epsilon for r in reversed(run.rounds) if r.epsilon is not None), p["epsilon"])
+    return (f"ε = {text.epsilon(spent)} at δ = {p['delta']:g}: whoever sees all of it can raise the odds that a given "
+            f"{p['unit']} was in the data by at most a factor of {text.factor(float(spent))}, save with that probability")  # fmt: skip
+
+
+def _shown_field(run: Run, name: str) -> str:
+    found: object = cast("dict[str, Any]", run.privacy)[name]
+    listed = cast("list[object]", found) if isinstance(found, (list, tuple)) else [found]
+    return _line("; ".join(map(str, listed)))
+
+
+# ---- how
+
+
+def _made(run: Run) -> str:
+    env = run.env
+    digest = f"digest {text.digest(run.job_digest)}" if run.job_digest else ""
+    torch = f"torch {env['torch']}" if env.get("torch") else ""
+    python = f"Python {env['python']}" if env.get("python") else ""
+    lost = (
+        f"{text.count(run.lost_total)} of {text.count(run.asked)} replies lost" if run.lost_total else "no reply lost"
+    )
+    told = ["`manyloom run job.toml`", digest, f"seed {run.seed}" if run.seed is not None else "",
+            text.plural(run.rounds_done, ("round", "rounds")), text.seconds(run.seconds),
+            f"{text.size(run.bytes_up + run.bytes_down)} moved", lost]  # fmt: skip
+    where = [f"Manyloom {__version__}", python, torch, environment.cores(env), environment.git(env)]
+    source = run.source.get("attribution")
+    lines = [
+        "## How it was made",
+        "",
+        " · ".join(t for t in told if t) + " · " + ", ".join(w for w in where if w) + ".",
+    ]
+    if run.paper:
+        lines += ["", f"Algorithm: {text.algorithm(run.algorithm)}, {_line(run.paper)}."]
+    if source:
+        lines += ["", f"Data: {_line(str(source))}."]
+    lines += [
+        "",
+        f"On the command line: `manyloom predict {run.id} rows.csv`. In Python:",
+        "",
+        "```python",
+        "import manyloom",
+    ]
+    lines += [f'model = manyloom.load("{run.id}")  # or a folder with model.safetensors and model.json']
+    lines += ["model.predict(rows)  # raw rows: filling gaps and scaling are part of the model", "```"]
+    return "\n".join(lines)

@@ -1,0 +1,117 @@
+"""Bytes and time: up above zero, down below; where the seconds went, waiting a phase of its own."""
+
+from __future__ import annotations
+
+from manyloom.core import text
+from manyloom.track import charts
+from manyloom.track.record import Round, Run
+from manyloom.track.sections.parts import ROWS, Data, Drawer, every, place
+from manyloom.track.view import PHASES
+
+ID = "bytes"
+KINDS = {"train": "training", "secure": "secure sum", "evaluate": "evaluation", "statistics": "column statistics"}
+
+
+def title(run: Run) -> str:
+    return "Bytes and time"
+
+
+def section(run: Run, draw: Drawer) -> Data:
+    return {"traffic": _traffic(run, draw), "kinds": _kinds(run), "phases": _phases(run)}
+
+
+def _traffic(run: Run, draw: Drawer) -> Data | None:
+    rounds = [r for r in run.rounds if r.bytes_up is not None and r.bytes_down is not None]
+    if not rounds or not any((r.bytes_up or 0) + (r.bytes_down or 0) for r in rounds):
+        return None
+    each = -(-len(rounds) // charts.BARS)
+    rows = [_bar(rounds[i : i + each]) for i in range(0, len(rounds), each)]
+    heading = f"{text.size(run.bytes_up)} up and {text.size(run.bytes_down)} down"
+    per = run.bytes_up / len(rounds)
+    heading += f", {text.size(per)} up in a round" if len(rounds) > 1 else ""
+    how = f"Each bar is the mean of {each} rounds. " if each > 1 else ""
+    lost = " Short bars: rounds with a lost reply." if run.lost_total and run.size <= 40 and each == 1 else ""
+
+    def make(width: int) -> charts.Spec:
+        return charts.traffic(rows, words=run.client_word[1], width=width, each=each)
+
+    kept = [rounds[i] for i in charts.thin(len(rounds), ROWS)]
+    table = [[str(r.round), text.size(r.bytes_up), text.size(r.bytes_down), _replies(r)] for r in kept]
+    sent = "Tensors as serialised; in one process they are counted, not sent."
+    return {
+        "title": heading,
+        "subtitle": f"{how}{sent if run.runtime in ('sequential', 'vectorised') else ''}{lost}".strip(),
+        "svg": draw("bytes", lambda: charts.both(make, label=heading)),
+        "numbers": {"title": every(len(rounds)), "head": ["Round", "up", "down", "replies"], "rows": table},
+    }
+
+
+def _replies(r: Round) -> str:
+    return f"{r.back} of {r.asked}" if r.back is not None and r.asked else text.UNKNOWN
+
+
+def _bar(group: list[Round]) -> Data:
+    up = sum(r.bytes_up or 0 for r in group) / len(group)
+    down = sum(r.bytes_down or 0 for r in group) / len(group)
+    first, last = group[0].round, group[-1].round
+    name = f"round {first}" if first == last else f"rounds {first} to {last}, mean"
+    tip = f"{name}; up {text.size(up)}; down {text.size(down)}"
+    return {"r": (first + last) / 2 if first != last else first, "up": up, "down": down, "tip": tip}
+
+
+def _kinds(run: Run) -> Data:
+    rows = [
+        (KINDS.get(k, k), text.size(v["up"]), text.size(v["down"]))
+        for k, v in run.bytes.items()
+        if v["up"] or v["down"] or k == "train"
+    ]
+    up, down = (sum(v[way] for v in run.bytes.values()) for way in ("up", "down"))
+    share = (run.bytes_up + run.bytes_down) / max(1, up + down)
+    heading = f"{text.percent(share)} of all bytes are training" if up + down else "No bytes were counted"
+    return {"heading": heading, "subtitle": "All that crossed, by what it was for.", "rows": rows}
+
+
+def _phases(run: Run) -> Data | None:
+    named = [(PHASES.get(k, k.replace("_", " ")), v, k == "wait") for k, v in run.phases.items() if v > 0]
+    rest = run.seconds - sum(v for _, v, _ in named)
+    if rest > 0.02 * run.seconds and rest > 0.01:
+        named.append(("the rest", rest, False))
+    total = sum(v for _, v, _ in named)
+    if not named or total <= 0:
+        return None
+    named.sort(key=lambda row: -row[1])
+    at = place(0, named[0][1] / 0.7)
+    first, most = next((n, v) for n, v, _ in named if n != "the rest" or len(named) == 1)
+    share = most / total
+    heading = f"{text.percent(share)} of the time was {first}" if len(named) > 1 else f"All of the time was {first}"
+    rows = [
+        {
+            "name": n,
+            "wide": at(v),
+            "warn": warn,
+            "note": f"{_short(v)} · {text.percent(v / total)}",
+            "tip": f"{n}; {_short(v)}",
+        }
+        for n, v, warn in named
+    ]
+    quiet = [r.seconds for r in run.rounds if r.seconds is not None and not r.lost]
+    middle = sorted(quiet)[len(quiet) // 2] if quiet else None
+    per = f" A round in which everyone answers takes {_short(middle)}." if middle is not None else ""
+    done = text.plural(run.rounds_done, ("round", "rounds"))
+    virtual = sum(r.virtual_s or 0.0 for r in run.rounds)
+    says = f" Simulated time: {text.seconds(virtual)}." if virtual else ""
+    return {
+        "heading": heading,
+        "label": heading,
+        "subtitle": f"{text.seconds(run.seconds)} for {done}.{per}{says}",
+        "rows": rows,
+        "numbers": {
+            "title": "Numbers",
+            "head": ["Phase", "seconds", "share"],
+            "rows": [[n, f"{v:.3f}", text.percent(v / total)] for n, v, _ in named],
+        },
+    }
+
+
+def _short(v: float) -> str:
+    return text.seconds(v) if v >= 1 else text.seconds(v, 2) if v >= 0.1 else f"{1000 * v:.2g} ms"
