@@ -7,12 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Cli, environment, golden, masked, narrow, valid
+from tests.cli.conftest import Cli, digits, environment, golden, masked, narrow, valid
 
 QUICK = ("run", "heart", "job.rounds=2")
 
@@ -50,10 +51,11 @@ def test_home_name_and_events(here: Cli, tmp_path: Path) -> None:
     assert (tmp_path / "store" / "runs" / ran.out.strip()).is_dir() and not (tmp_path / ".manyloom").exists()
 
 
-def test_fast_is_one_round_of_one_batch(here: Cli) -> None:
-    ran = here("run", "heart", "--fast", "--json")
-    assert ran.json["rounds"] == 1
-    assert {c["samples"] for c in ran.json["clients"]} == {16}
+def test_fast_is_one_round_of_one_batch(here: Cli, tmp_path: Path) -> None:
+    ran = here("run", "heart", "--fast", "--json", "--events", "events")
+    assert (ran.code, ran.json["rounds"]) == (0, 1)
+    done = [e for e in map(json.loads, (tmp_path / "events").read_text().splitlines()) if e["type"] == "client_done"]
+    assert [e["steps"] for e in done] == [1, 1, 1, 1]
 
 
 def test_baselines(here: Cli) -> None:
@@ -64,7 +66,7 @@ def test_baselines(here: Cli) -> None:
     assert set(found) == {"central", "local"}
     assert set(found["local"]["alone_on_all"]) == {"0", "1", "2", "3"}
     ran = here(*QUICK, "--baselines")
-    golden("run-baselines", masked(ran.out))
+    golden("run-baselines", digits(ran.out))
     narrow(ran.out)
 
 
@@ -103,64 +105,75 @@ def test_more_rounds(here: Cli) -> None:
     assert ran.json["job_digest"] != first["job_digest"]
 
 
-class Going:
-    """A run that goes on in a process of its own, to be signalled."""
+class Signals(threading.Thread):
+    """Sends signals to this process once its run has got so far."""
 
-    def __init__(self, folder: Path, *more: str) -> None:
-        args = [sys.executable, "-m", "manyloom", "run", "heart", "job.rounds=100000", "--events", "events", *more]
-        self.process = subprocess.Popen(args, cwd=folder, env=environment(), stdout=subprocess.PIPE,
-                                        stderr=subprocess.PIPE, text=True)  # fmt: skip
-        self.events = folder / "events"
+    def __init__(self, events: Path, *numbers: signal.Signals) -> None:
+        super().__init__(daemon=True)
+        self.events, self.numbers = events, numbers
+        self.start()
 
-    def wait_for(self, text: str) -> None:
+    def run(self) -> None:
         until = time.monotonic() + 60
         while time.monotonic() < until:
-            if self.events.is_file() and text in self.events.read_text():
-                return
-            time.sleep(0.02)
-        self.process.kill()
-        raise AssertionError(f"{text} did not come: {self.process.communicate()}")
+            if self.events.is_file() and '"round_done"' in self.events.read_text():
+                break
+            time.sleep(0.01)
+        for number in self.numbers:
+            os.kill(os.getpid(), number)
 
-    def end(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=60)
-        return self.process.returncode, out, err
+
+LONG = ("run", "heart", "job.rounds=100000", "--events", "events")
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_finishes_the_round_and_the_run_goes_on_bit_for_bit(
-    number: signal.Signals, code: int, tmp_path: Path, here: Cli
-) -> None:
-    going = Going(tmp_path)
-    going.wait_for('"round_done"')
-    os.kill(going.process.pid, number)
-    ended, out, err = going.end()
-    assert ended == code
-    assert "interrupted after round" in out and "manyloom resume heart-" in out and "stopping after round" in err
-    assert "Traceback" not in err
-    done = here("show", "last", "--json").json
-    assert done["status"] == "interrupted"
-    rounds = done["rounds"] + 2
-    ran = here("resume", "last", "--rounds", "200000", "--events", "more", "--json") if rounds < 0 else None
-    assert ran is None
-
-
-def test_a_second_one_stops_at_once(tmp_path: Path, here: Cli) -> None:
-    going = Going(tmp_path, "--json")
-    going.wait_for('"round_done"')
-    os.kill(going.process.pid, signal.SIGINT)
-    os.kill(going.process.pid, signal.SIGINT)
-    code, out, _ = going.end()
-    assert code == 130
-    document = json.loads(out)
-    valid(document)
-    assert (document["status"], document["ok"]) == ("interrupted", False)
+def test_a_signal_finishes_the_round(number: signal.Signals, code: int, tmp_path: Path, here: Cli) -> None:
+    Signals(tmp_path / "events", number)
+    ran = here(*LONG)
+    assert ran.code == code
+    golden("run-interrupted", masked(ran.out))
+    assert "stopping after round" in ran.err and "Traceback" not in ran.err
+    narrow(ran.out + ran.err)
     assert here("show", "last", "--json").json["status"] == "interrupted"
 
 
+def test_a_second_one_stops_at_once(tmp_path: Path, here: Cli) -> None:
+    Signals(tmp_path / "events", signal.SIGINT, signal.SIGINT)
+    ran = here(*LONG, "--json")
+    assert ran.code == 130
+    valid(ran.json)
+    assert (ran.json["status"], ran.json["ok"]) == ("interrupted", False)
+    assert ran.json["next"] == [f"manyloom resume {ran.json['run_id']}"]
+    assert here("show", "last", "--json").json["status"] == "interrupted"
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, here: Cli) -> None:
+    whole = here("run", "heart", "job.rounds=6", "--json").json
+    Signals(tmp_path / "events", signal.SIGINT)
+    first = here("run", "heart", "job.rounds=6", "--events", "events", "--json").json
+    found = here("resume", first["run_id"], "--json").json if first["status"] == "interrupted" else first
+    assert (found["status"], found["rounds"]) == ("done", 6)
+    kept = ("round", "loss", "accuracy", "auc", "bytes_up")
+    assert [[h[k] for k in kept] for h in found["history"]] == [[h[k] for k in kept] for h in whole["history"]]
+    assert found["model_digest"] == whole["model_digest"]
+
+
+def test_ctrl_c_as_a_process(tmp_path: Path) -> None:
+    args = [sys.executable, "-m", "manyloom", *LONG]
+    with subprocess.Popen(args, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        while not (tmp_path / "events").is_file() or '"round_done"' not in (tmp_path / "events").read_text():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert b"interrupted after round" in out and b"Traceback" not in err
+
+
 def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path) -> None:
-    args = [sys.executable, "-m", "manyloom", "run", "--schema"]
-    process = subprocess.Popen(args, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    assert process.stdout is not None and process.stderr is not None
-    process.stdout.close()
-    assert process.wait(60) == 141
-    assert process.stderr.read() == b""
+    args = [sys.executable, "-m", "manyloom", "runs", "--json"]
+    with subprocess.Popen(args, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.wait(60) == 141
+        assert process.stderr.read() == b""

@@ -209,8 +209,8 @@ GOLDEN = {
         """
         error: unknown key "rounds" outside of a table
           got    rounds = 3                                           heart.toml, line 1
-          rule   a job file has tables: [job], [data], [partition], [model], [algorithm],
-                 [server], [aggregate], [simulate], [runtime], [card]
+          rule   a job file has tables: [job], [data], [partition], [model],
+                 [algorithm], [server], [aggregate], [simulate], [runtime], [card]
           mend   put it below [job]
         error: [job] needs rounds
           got    no rounds in [job]                                   heart.toml, line 2

@@ -42,6 +42,7 @@ VERBS: dict[str, Verb] = {
     "predict": Verb("start", "manyloom.cli.predict:predict"),
     "runs": Verb("look", "manyloom.cli.look:runs"),
     "show": Verb("look", "manyloom.cli.look:show"),
+    "compare": Verb("look", "manyloom.cli.compare:compare"),
     "report": Verb("look", "manyloom.cli.look:report"),
     "card": Verb("look", "manyloom.cli.look:card"),
     "baseline": Verb("measure", "manyloom.cli.baseline:baseline"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -213,6 +214,8 @@ def finish(out: Out, ran: Ran, *, again: str, resumed: bool = False) -> int:
 
     folder = Folder(ran.folder)
     found = record.read(folder)
+    if found.status != "interrupted":  # who stops a run wants to be gone; `report` writes it when asked
+        _report(out, folder)
     error = _error(found)
     commands = _next(found)
     document: dict[str, Any] = {**summary(folder), "error": error.to_json() if error else None}
@@ -223,6 +226,19 @@ def finish(out: Out, ran: Ran, *, again: str, resumed: bool = False) -> int:
     human = ending.human(found, shown(ran.folder), plain=out.plain or not sys.stderr.isatty(), now=ran.now)
     out.emit(document, human, made=ran.run, next=commands, ok=ran.code == 0)
     return ran.code
+
+
+def _report(out: Out, folder: Folder) -> None:
+    """The report beside the run. That it can't be drawn is no failure of the run."""
+    from manyloom.track.report import write as written
+
+    try:
+        written(folder)
+    except Exception as error:
+        if out.verbose:
+            traceback.print_exception(error)
+        said = str(error).split("\n")[0]
+        out.note(f"note     the report could not be written ({type(error).__name__}: {said})")
 
 
 def _error(found: Run) -> Problem | None:

@@ -189,8 +189,8 @@ def _good(run: Run) -> str:
         after.append(f"It serves {_line(run.who(found[0]))} worst ({text.metric(found[1])} {text.number(found[2])}).")
     spread = judged.spread.get(main)
     if run.size > 8 and spread:
-        after.append(f"Over {text.plural(len(judged.clients), run.client_word)}: mean {text.number(spread.mean)}, worst tenth "
-                     f"{text.number(spread.worst)}; the rows above are the worst.")  # fmt: skip
+        over = f"Over {text.plural(len(judged.clients), run.client_word)}: mean {text.number(spread.mean)}"
+        after.append(f"{over}, worst tenth {text.number(spread.worst)}; the rows above are the worst.")
     if local and local.on_all:
         after.append(f'"Alone" on all {run.row_word[1]} is the range of the {len(local.on_all)} models.')
     return "\n".join(lines) + ("\n\n" + " ".join(after) if after else "")
@@ -231,51 +231,66 @@ def _good_row(run: Run, judged: Judged, names: list[str], i: int | None) -> list
 
 
 def _officer(run: Run) -> str:
-    one, many = run.client_word
-    row, rows = run.row_word
+    one, rows = run.client_word[0], run.row_word[1]
     people = list(run.people.values())
     train = sum(p.train or 0 for p in people) or int(run.summary.get("train") or 0)
     test = sum(p.test or 0 for p in people) or int(run.summary.get("test") or 0)
     source = ", ".join(_line(str(run.source[k])) for k in ("title", "licence") if run.source.get(k))
-    count = run.model.get("parameters")
-    numbers = f"{text.count(count)} numbers" if isinstance(count, int) else "the update"
-    sums = f"; once, sums and counts of {run.statistics.get('columns')} columns" if run.statistics else ""
-    metrics = text.listed(text.metric(m) for m in run.metric_names)
-    update = "only in a sum with those of others" if run.secure else "in the clear"
-    sees = "those sums" if run.secure else f"each {one}'s update, which can give away much about its {rows}"
-    none = "**None.** " + ("The hub saw only sums, but nothing bounds what a sum gives away." if run.secure
-                           else f"The hub saw each {one}'s update.")  # fmt: skip
-    table = [
-        ("Whose data", f"{text.plural(train + test, run.row_word)} of {text.plural(run.size, run.client_word)}; {source}"),
-        (f"Where the {rows}' records were", f"at each {one}, the whole time; {text.count(train)} used to train, {text.count(test)} to test"
-         if run.size > 1 else "in one place"),
-        (f"What left a {one}", f"in each of {run.rounds_done} rounds {numbers}, {update}{sums}; {metrics} on test {rows}"),
-        ("What the coordinator could see", f"{sees}; sizes, who took part, metrics. No record"),
-        (f"Protection of one {row}", _promise(run) if _complete(run) else none),
-        ("Against whom", _shown_field(run, "against") if _complete(run) else "nobody"),
-        ("How it is counted", _shown_field(run, "accountant") if _complete(run) else "not: there is no guarantee to count"),
-        ("What it relies on", _shown_field(run, "assumes") if _complete(run) else f"trust in the coordinator and in every reader of the model"),
-        ("What it does not cover", _shown_field(run, "uncovered") if _complete(run) else "everything that left, see above"),
-        ("Was it tested", "no privacy audit was run"),
-        ("Who agreed", f"a simulation on one machine: no {one} was asked" if run.runtime in ("sequential", "vectorised")
-         else "see each site's own log"),
-        ("Ever spent on these records", f"kept by each {one}; not in this card" if _complete(run) else "nothing was counted"),
-        ("Can a person be removed", "not from these weights; run again without the record (the digest and the seed are below)"),
-    ]  # fmt: skip
+    whose = f"{text.plural(train + test, run.row_word)} of {text.plural(run.size, run.client_word)}; {source}"
+    split = f"{text.count(train)} used to train, {text.count(test)} to test"
+    simulated = run.runtime in ("sequential", "vectorised")
+    table = {
+        "Whose data": whose,
+        f"Where the {rows}' records were": f"at each {one}, the whole time; {split}" if run.size > 1 else split,
+        f"What left a {one}": _left(run),
+        "What the coordinator could see": _saw(run),
+        f"Protection of one {run.row_word[0]}": _promise(run),
+        "Against whom": _claim(run, "against", "nobody"),
+        "How it is counted": _claim(run, "accountant", "not: there is no guarantee to count"),
+        "What it relies on": _claim(run, "assumes", "trust in the coordinator and in every reader of the model"),
+        "What it does not cover": _claim(run, "uncovered", "everything that left, see above"),
+        "Was it tested": "no privacy audit was run",
+        "Who agreed": f"a simulation on one machine: no {one} was asked" if simulated else "see each site's own log",
+        "Ever spent on these records": _claim(run, "", "nothing was counted"),
+        "Can a person be removed": "not from these weights; run again without the record (the digest and the seed are below)",
+    }
     lines = ["## For a data-protection officer", "", "| question | answer |", "|---|---|"]
-    lines += [f"| {q} | {a} |" for q, a in table]
+    lines += [f"| {q} | {a} |" for q, a in table.items()]
     lines += ["", "Records that stay in place are pseudonymous at best, not anonymous. This card makes no legal claim."]
     return "\n".join(lines)
 
 
+def _left(run: Run) -> str:
+    count = run.model.get("parameters")
+    numbers = f"{text.count(count)} numbers" if isinstance(count, int) else "the update"
+    update = "only in a sum with those of others" if run.secure else "in the clear"
+    sums = f"; once, sums and counts of {run.statistics.get('columns')} columns" if run.statistics else ""
+    metrics = text.listed(text.metric(m) for m in run.metric_names)
+    return f"in each of {run.rounds_done} rounds {numbers}, {update}{sums}; {metrics} on test {run.row_word[1]}"
+
+
+def _saw(run: Run) -> str:
+    each = f"each {run.client_word[0]}'s update, which can give away much about its {run.row_word[1]}"
+    return f"{'those sums' if run.secure else each}; sizes, who took part, metrics. No record"
+
+
 def _promise(run: Run) -> str:
+    if not _complete(run):
+        sums = "The hub saw only sums, but nothing bounds what a sum gives away."
+        return "**None.** " + (sums if run.secure else f"The hub saw each {run.client_word[0]}'s update.")
     p = cast("dict[str, Any]", run.privacy)
     spent = next((r.epsilon for r in reversed(run.rounds) if r.epsilon is not None), p["epsilon"])
-    return (f"ε = {text.epsilon(spent)} at δ = {p['delta']:g}: whoever sees all of it can raise the odds that a given "
-            f"{p['unit']} was in the data by at most a factor of {text.factor(float(spent))}, save with that probability")  # fmt: skip
+    start = f"ε = {text.epsilon(spent)} at δ = {p['delta']:g}: whoever sees all of it can raise the odds that"
+    most = f"at most a factor of {text.factor(float(spent))}, save with that probability"
+    return f"{start} a given {p['unit']} was in the data by {most}"
 
 
-def _shown_field(run: Run, name: str) -> str:
+def _claim(run: Run, name: str, otherwise: str) -> str:
+    """A field of the guarantee; `otherwise` where there is none."""
+    if not _complete(run):
+        return otherwise
+    if not name:
+        return f"kept by each {run.client_word[0]}; not in this card"
     found: object = cast("dict[str, Any]", run.privacy)[name]
     listed = cast("list[object]", found) if isinstance(found, (list, tuple)) else [found]
     return _line("; ".join(map(str, listed)))

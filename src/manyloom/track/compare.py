@@ -22,7 +22,7 @@ def flat(toml: str) -> dict[str, Any]:
     {'rounds': 3, 'algorithm.lr': 0.1, '[secure]': True}
     """
     try:
-        found = cast("dict[str, Any]", tomllib.loads(toml))
+        found = tomllib.loads(toml)
     except tomllib.TOMLDecodeError:
         return {}
     made: dict[str, Any] = {}
@@ -40,7 +40,7 @@ def flat(toml: str) -> dict[str, Any]:
 
 
 def job_diff(tomls: Sequence[str]) -> list[Doc]:
-    """Keys whose values differ, in the order of the first job that has them: key, values (null where it is not there)."""
+    """Keys whose values differ, in the order of the first job that has them: key, values (null where missing)."""
     jobs = [flat(t) for t in tomls]
     keys = dict.fromkeys(k for job in jobs for k in job)
     return [

@@ -241,6 +241,7 @@ def read(folder: Folder) -> Run:
     record = folder.record()
     made = of_events(folder.events(), str(record.get("run_id") or folder.name), record)
     made.toml, made.env, made.record = folder.toml(), folder.env(), record
+    made.job_digest = record.get("job_digest") or made.job_digest  # more rounds make another job
     return made
 
 

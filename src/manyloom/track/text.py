@@ -87,7 +87,8 @@ def lost_line(run: Run) -> str:
         when.setdefault(loss.name, []).append(loss.round)
     told = [f"{name} in {text.listed(map(str, rounds), most=4)}" for name, rounds in when.items()]
     of = f" of {text.count(run.asked)}" if run.asked else ""
-    return f"{text.count(run.lost_total)}{of} replies: {', '.join(told[:4])}{f' and {len(told) - 4} more' if len(told) > 4 else ''}"
+    more = f" and {len(told) - 4} more" if len(told) > 4 else ""
+    return f"{text.count(run.lost_total)}{of} replies: {', '.join(told[:4])}{more}"
 
 
 def baselines_table(run: Run) -> str:
@@ -169,7 +170,11 @@ def _few(run: Run, client: int, rows: int, positives: int) -> str:
     word = f"“{run.classes[label]}”" if len(run.classes) == 2 else f"of class {label}"
     who = text.printable(run.who(client))
     all_rows = text.plural(rows, run.row_word)
-    return f"only {count} of {all_rows} of {who} {'is' if count == 1 else 'are'} {word}: this AUC says little"  # ---- show and runs
+    verb = "is" if count == 1 else "are"
+    return f"only {count} of {all_rows} of {who} {verb} {word}: this AUC says little"
+
+
+# ---- show and runs
 
 
 def show(run: Run, files: Sequence[str] = (), toml_path: str | None = None) -> str:
@@ -194,8 +199,8 @@ def show(run: Run, files: Sequence[str] = (), toml_path: str | None = None) -> s
         rest = run.seconds - sum(run.phases.values())
         named = [(PHASES.get(k, k.replace("_", " ")), v) for k, v in parts[:5] if v >= 0.05]
         named += [("rest", rest)] if rest >= 0.05 else []
-        told = "  ".join(f"{k}\u00a0{v:.1f}" for k, v in named) + "\u00a0s"
-        lines.append(text.field("time", told).replace("\u00a0", " "))
+        spent = "  ".join(f"{k}\u00a0{v:.1f}" for k, v in named) + "\u00a0s"
+        lines.append(text.field("time", spent).replace("\u00a0", " "))
     if files:
         lines.append(text.field("files", " ".join(files)))
     return "\n".join(line for line in lines if line)

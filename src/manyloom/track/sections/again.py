@@ -16,14 +16,14 @@ def title(run: Run) -> str:
 def section(run: Run, draw: Drawer) -> Data:
     seed = f" ({run.seed})" if run.seed is not None else ""
     said = (
-        f"The same seed{seed} on the same runtime gives the same start, cohorts, batches and results bit for bit, also when "
-        "a run is interrupted and resumed; another runtime or device gives them to rounding."
+        f"The same seed{seed} on the same runtime gives the same start, cohorts, batches and results bit for bit, "
+        "also when a run is interrupted and resumed; another runtime or device gives them to rounding."
     )
     if run.privacy is not None:
         said = (
-            "The same seed gives the same start, cohorts and batches. Noise, keys and masks are never seeded: a private "
-            "run repeats the guarantee, not the weights. Resumed half-way it goes on with fresh noise, and a release "
-            "that was half done counts as spent."
+            "The same seed gives the same start, cohorts and batches. Noise, keys and masks are never seeded: a "
+            "private run repeats the guarantee, not the weights. Resumed half-way it goes on with fresh noise, and a "
+            "release that was half done counts as spent."
         )
     digest = f"digest {text.digest(run.job_digest, 3)}" if run.job_digest else ""
     commands = [("manyloom run job.toml", f"the job above, {digest}" if digest else "the job above")]

@@ -95,7 +95,8 @@ def _many(run: Run, judged: Judged | None, draw: Drawer) -> Data:
         f"{text.count(len(values))} {word[1]}: one in ten gets {text.number(edge)} or {'more' if lower else 'less'}"
     )
     worst = sorted(pairs, reverse=lower)[:5]
-    said = f"The mean over {word[1]} is {text.number(spread.mean)}; the worst tenth gets {text.number(spread.worst)} on average."
+    said = f"The mean over {word[1]} is {text.number(spread.mean)};"
+    said += f" the worst tenth gets {text.number(spread.worst)} on average."
     if 0 < len(values) < run.size:
         said += f" {text.plural(len(values), word)} of {text.count(run.size)} were judged."
     marks = [("mean", spread.mean), ("worst tenth", spread.worst)]

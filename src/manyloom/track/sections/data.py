@@ -73,10 +73,10 @@ def _shares(run: Run, people: list[Person], heading: str, far: Mapping[int, floa
             {"at": at(a), "wide": at(b), "mid": at(a + b / 2), "n": b, "pale": True, "shown": at(b) > 6},
         ]
         rows.append({"name": p.name, "parts": parts, "end": at(n), "note": share, "tip": tip})
-    table = [
-        [p.name, *(text.count(n) for n in p.labels or []), text.percent((p.labels or [0, 0])[1] / max(1, sum(p.labels or []))),
-         text.short(far.get(p.index))] for p in people
-    ]  # fmt: skip
+    table: list[list[str]] = []
+    for p, n in zip(people, sizes):
+        share = text.percent((p.labels or [0, 0])[1] / max(1, n))
+        table.append([p.name, *(text.count(k) for k in p.labels or []), share, text.short(far.get(p.index))])
     head = [capital(run.client_word[0]), _label(run, 0), _label(run, 1), f"share {_label(run, 1)}", "distance"]
     return {
         "heading": heading,
@@ -160,7 +160,8 @@ def _labels(run: Run, people: list[Person], heading: str, far: Mapping[int, floa
     more = f" The 20 largest of {width} labels." if width > 20 else ""
     return {
         "title": heading,
-        "subtitle": f"Which labels each {run.client_word[0]} holds. Distance: from the whole (total variation, 0 to 1).{more}",
+        "subtitle": f"Which labels each {run.client_word[0]} holds. Distance: from the whole (total variation, "
+        f"0 to 1).{more}",
         "caption": "Share of labels, in percent of the row",
         "columns": [*(_label(run, c) for c in picked), "distance"],
         "rows": rows,

@@ -55,8 +55,8 @@ def _chart(run: Run, judged: list[tuple[int, Judged]], name: str, draw: Drawer, 
     def make(width: int) -> charts.Spec:
         return charts.curves(
             lines, band=band, inner=inner, reference=("pooled", value) if value is not None else None,
-            crosses=[] if often else [r for r in lost if r <= last], rejected=rejected, tip=tip, first=first, last=last, width=width,
-            height=280 if width > 600 else 264,
+            crosses=[] if often else [r for r in lost if r <= last], rejected=rejected, tip=tip,
+            first=first, last=last, width=width, height=280 if width > 600 else 264,
         )  # fmt: skip
 
     def picture() -> str:

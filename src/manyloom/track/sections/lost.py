@@ -86,7 +86,7 @@ def _cloth(run: Run) -> Data:
         took = _taken(p, each)
         runs = [
             {"at": at(c), "wide": round(100 / cells * (1 - gap), 3), "strong": round(0.3 + 0.5 * share, 2),
-             "tip": f"{p.name}, {_named(c, each, last)}; {'took part' if each == 1 else f'took part in {text.percent(share)}'}"}
+             "tip": f"{p.name}, {_named(c, each, last)}; took part{'' if each == 1 else f' in {text.percent(share)}'}"}
             for c, share in sorted(took.items()) if c not in lost and c < cells
         ]  # fmt: skip
         marks = [
@@ -148,7 +148,8 @@ def _replies(run: Run) -> Data:
     ]
     return {
         "label": "Share of replies that came back, by round",
-        "subtitle": f"Share of those asked that answered; the fewest in round {worst.round}: {worst.back} of {worst.asked}.",
+        "subtitle": "Share of those asked that answered; "
+        f"the fewest in round {worst.round}: {worst.back} of {worst.asked}.",
         "rows": rows,
         "ticks": [(round(at((r - 0.5) / each), 2), str(r)) for r in named],
         "numbers": {"title": every(len(rounds)), "head": ["Round", "asked", "back", "lost"], "rows": table},

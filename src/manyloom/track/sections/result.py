@@ -137,8 +137,9 @@ def _placed(row: Data, at: Callable[[float], float]) -> Data:
         return None if v is None or not -0.5 <= at(v) <= 100.5 else at(v)
 
     lo, hi = row["lo"], row["hi"]
-    bar = lo is not None and at(hi) > 0 and at(lo) < 100
-    ends = {"lo": max(0.0, at(lo)), "hi": min(100.0, at(hi))} if bar else {"lo": None, "hi": None}
+    ends: Data = {"lo": None, "hi": None}
+    if lo is not None and hi is not None and at(hi) > 0 and at(lo) < 100:
+        ends = {"lo": max(0.0, at(lo)), "hi": min(100.0, at(hi))}
     rings = [x for v in row["alone"] if (x := inside(v)) is not None]
     return {**row, "fed": inside(row["fed"]), "pooled": inside(row["pooled"]), "alone": rings, **ends}
 
