@@ -1,4 +1,4 @@
-"""What is wrong is said in the same five fields everywhere: golden texts, exit codes, one document on standard output."""
+"""What is wrong is said in the same five fields everywhere: golden texts, exit codes, one document also then."""
 
 from __future__ import annotations
 

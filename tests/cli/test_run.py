@@ -158,9 +158,14 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, here: Cli) -> No
     assert found["model_digest"] == whole["model_digest"]
 
 
+def begun(folder: Path, *args: str) -> subprocess.Popen[bytes]:
+    """A process that goes on."""
+    return subprocess.Popen([sys.executable, "-m", "manyloom", *args], cwd=folder, env=environment(),
+                            stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+
+
 def test_ctrl_c_as_a_process(tmp_path: Path) -> None:
-    args = [sys.executable, "-m", "manyloom", *LONG]
-    with subprocess.Popen(args, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with begun(tmp_path, *LONG) as process:
         while not (tmp_path / "events").is_file() or '"round_done"' not in (tmp_path / "events").read_text():
             assert process.poll() is None
             time.sleep(0.02)
@@ -171,8 +176,7 @@ def test_ctrl_c_as_a_process(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_goes_away_ends_it_quietly(tmp_path: Path) -> None:
-    args = [sys.executable, "-m", "manyloom", "runs", "--json"]
-    with subprocess.Popen(args, cwd=tmp_path, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with begun(tmp_path, "runs", "--json") as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         assert process.wait(60) == 141

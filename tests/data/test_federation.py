@@ -116,6 +116,16 @@ def test_float64_rows_are_cast_when_gathered():
     assert rows_of(fed, 0).dtype == torch.float32
 
 
+def test_tensors_are_dealt_by_a_scheme_and_have_a_test_set_of_their_own():
+    x, y = torch.randn(60, 3), torch.arange(60) % 3
+    fed = data.Federation.of_tensors(x, y, data.shards(clients=6, classes_per_client=1), own=(x[:5], y[:5]), seed=2)
+    assert len(fed) == 6 and ((fed.label_counts() > 0).sum(1) == 1).all()
+    own = fed.central()
+    assert own is not None and torch.equal(own.gather()[0], x[:5]) and fed.own_test
+    with pytest.raises(BadInput, match="does not fit"):
+        data.Federation.of_tensors(x, y, data.iid(clients=2), own=(x[:5, :2], y[:5]))
+
+
 class Squares(Dataset):
     """A data set as users write one; it counts how often it is read."""
 

@@ -218,7 +218,7 @@ GOLDEN = {
           mend   add rounds = 20 to [job]
         """,
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -243,8 +243,10 @@ def test_an_override_is_named(tmp_path):
 
 
 def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path):
-    told = text_of(tmp_path, {"rounds = 40": "roundz = 40", '"logistic"': '"logistik"', "lr = 0.1": "lr = 0",
-                              "[runtime]": "[secure]"})  # fmt: skip
+    told = text_of(
+        tmp_path,
+        {"rounds = 40": "roundz = 40", '"logistic"': '"logistik"', "lr = 0.1": "lr = 0", "[runtime]": "[secure]"},
+    )
     assert [line for line in told.splitlines() if line.startswith("error")] == [
         'error: unknown key "roundz" in [job]',
         'error: there is no model "logistik"',
@@ -255,10 +257,18 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path):
 
 @pytest.mark.parametrize(
     ("given", "mend"),
-    [("algorithm.lr:0.1", "algorithm.lr=0.1"), ("seed=1", "job.seed=1"), ("batch_size:8", "algorithm.batch_size=8"),
-     ("algorithm.lr", "algorithm.lr=0.1"), ("algorithm.lr=", "algorithm.lr=0.1"), ("model.hidden=[8", "algorithm.lr=0.1"),
-     ("=3", "algorithm.lr=0.1"), ("a.b.c=3", "algorithm.lr=0.1"), ("job.seed=1\nx = 2", "algorithm.lr=0.1")],
-)  # fmt: skip
+    [
+        ("algorithm.lr:0.1", "algorithm.lr=0.1"),
+        ("seed=1", "job.seed=1"),
+        ("batch_size:8", "algorithm.batch_size=8"),
+        ("algorithm.lr", "algorithm.lr=0.1"),
+        ("algorithm.lr=", "algorithm.lr=0.1"),
+        ("model.hidden=[8", "algorithm.lr=0.1"),
+        ("=3", "algorithm.lr=0.1"),
+        ("a.b.c=3", "algorithm.lr=0.1"),
+        ("job.seed=1\nx = 2", "algorithm.lr=0.1"),
+    ],
+)
 def test_bad_overrides(given, mend):
     with pytest.raises(BadInput) as caught:
         parse_override(given, "heart.toml")

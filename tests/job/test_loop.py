@@ -98,8 +98,7 @@ def test_an_update_that_is_not_finite_contributes_nothing_and_is_named(value):
             self.layer = nn.Linear(6, 3)
 
         def forward(self, x):
-            out = self.layer(x)
-            return torch.where((x[:, :1] > 1e3), out * value, out)
+            return self.layer(x) * torch.where(x[:, :1] > 1e3, torch.tensor(value), torch.tensor(1.0))
 
     x[-1, 0] = 1e4
     poisoned = Federation.of_tensors(x, y, off, test=0.0, classes=3)

@@ -79,7 +79,7 @@ def _central(out: Out, job: Job, typed: str, of: str | None) -> int:
         return finish(out, ran, again=f"manyloom baseline central {typed}")
     judged = jobs.judge(job, _fitted(ran.folder, job), Local())
     found = jobs.of_central(judged, ran.run, time.perf_counter() - began)
-    _tell(out, ran.run, of, found)
+    _tell(out, ran.run, of, found, _toml(job, "all records pooled"))
     return _end(out, ran.run, found, job, of, typed)
 
 
@@ -115,7 +115,7 @@ def _local(out: Out, job: Job, typed: str, of: str | None) -> int:
     name = f"{job.name}-local"
     with (
         Store.open(out.home) as store,
-        store.create(name, toml=_toml(job), digest="~" + job.digest[1:], env=environment(), kind="baseline", parent=of,
+        store.create(name, toml=_toml(job, "each client alone"), digest="~" + job.digest[1:], env=environment(), kind="baseline", parent=of,
                      record=about) as writer,
         Stop(out.note) as stop,
     ):  # fmt: skip
@@ -180,20 +180,22 @@ def _outcome(job: Job, found: Baseline, done: bool) -> list[dict[str, Any]]:
     ]  # fmt: skip
 
 
-def _toml(job: Job) -> str:
-    """The job, marked as what `resume` can't take."""
+def _toml(job: Job, how: str) -> str:
+    """The job that it is the baseline of, marked as what `resume` can't take."""
     from manyloom.session import UNNAMED
 
-    return f"{UNNAMED}: {job.name} at each client alone, with the client's own records\n" + job.to_toml()
+    return f"{UNNAMED}: {job.name}, {how}\n{job.to_toml()}"
 
 
-def _tell(out: Out, run: str, of: str | None, found: Baseline) -> None:
-    """The baseline as an event of its own run, and of the run that it is compared with."""
+def _tell(out: Out, run: str, of: str | None, found: Baseline, toml: str | None = None) -> None:
+    """The baseline as an event of its own run (which gets its job), and of the run that it is compared with."""
     from manyloom.track.store import Store
 
     for name in [run, *([of] if of else [])]:
         with Store.open(out.home) as store, store.resume(store.resolve(name)) as writer:
             writer.append(found.to_json())
+            if toml is not None and name == run:
+                writer.write("job.toml", toml)
 
 
 def _end(out: Out, run: str, found: Baseline, job: Job, of: str | None, typed: str) -> int:

@@ -42,8 +42,17 @@ def compare(
     human = document.human(found)
     if any(len(line) > WIDTH for line in human.split("\n")):
         human = _rows(found, document.job_diff([r.toml for r in found]))
+    human += "".join(f"\n{r.id} is a baseline: {_KINDS.get(k, k)}" for r in found for k in _baseline_of(r))
     out.emit(document.document(found), human, made="\n".join(f.name for f in folders))
     return 0
+
+
+_KINDS = {"central": "the same job with all records pooled", "local": "the same job at each client alone"}
+
+
+def _baseline_of(run: Run) -> list[str]:
+    """What kind of baseline a run is itself."""
+    return [kind for kind, found in run.baselines.items() if found.run == run.id]
 
 
 def _expanded(store: Store, name: str) -> list[Folder]:

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from manyloom.job.job import Job
 
 LABELS = ("label", "target", "y", "class", "outcome", "diagnosis", "disease", "default", "price", "value")
-CLIENTS = ("client", "site", "hospital", "clinic", "centre", "center", "ward", "bank", "branch", "shop", "user", "writer",
-           "institution", "country", "region", "source")  # fmt: skip
+CLIENTS = ("client", "site", "hospital", "clinic", "centre", "center", "ward", "bank", "branch", "shop", "user",
+           "writer", "institution", "country", "region", "source")  # fmt: skip
 SIMULATED = 10  # clients to deal rows to, where no column names them
 FEW = 20  # up to so many clients all are asked in every round
 Tables = dict[str, dict[str, object]]
@@ -154,7 +154,8 @@ def _kind(data: Path) -> tuple[str, Path, bool]:
         kind = "parquet" if data.name.lower().endswith(SUFFIXES["parquet"]) else "csv"
         found = expand(str(data), kind)
         return kind, found[0], len(found) > 1
-    kind = next((k for k, ends in SUFFIXES.items() if any(f.name.lower().endswith(ends) for f in data.iterdir())), "csv")
+    names = tuple(f.name.lower() for f in data.iterdir())
+    kind = next((k for k, ends in SUFFIXES.items() if any(n.endswith(ends) for n in names)), "csv")
     return kind, expand(str(data), kind)[0], True
 
 

@@ -24,6 +24,7 @@ from manyloom.data.store import All, Numbered, Part, Raw, Shared, Slab, Some, St
 from manyloom.data.table import Table, TableSchema, Target
 
 if TYPE_CHECKING:
+    from manyloom.data.partition import Partition
     from manyloom.data.preprocess import Preprocess
 
 TestMode = Literal["own"] | float
@@ -78,8 +79,9 @@ class Federation:
         cls,
         x: Tensor | npt.NDArray[Any],
         y: Tensor | npt.NDArray[Any],
-        parts: Sequence[npt.NDArray[Any] | Tensor | Sequence[int]] | I64,
+        parts: Sequence[npt.NDArray[Any] | Tensor | Sequence[int]] | I64 | Partition,
         *,
+        own: tuple[Tensor, Tensor] | None = None,
         names: Sequence[str] | None = None,
         test: float = 0.2,
         seed: int = 0,
@@ -92,8 +94,10 @@ class Federation:
         Args:
             x: [n, ...] float32, uint8 (divided by 255 when gathered) or int64; a memory map is not read here.
             y: [n] classes (integers) or numbers (floats), or [n, T] classes.
-            parts: the row numbers of each client, or offsets [N + 1]: client i owns rows off[i] to off[i +
-                1].
+            parts: the row numbers of each client; or offsets [N + 1]: client i owns rows off[i] to off[i +
+                1]; or how
+                to deal the rows, as `dirichlet(clients=50)`.
+            own: a test set of its own, (x, y), judged at the hub; with test=0 nothing else is.
             names: of the clients; by default they are numbered.
             test: share of each client's rows held out, of each class alike.
             seed: of the held-out rows.
@@ -105,9 +109,9 @@ class Federation:
         >>> Federation.of_tensors(x, y, [range(4), range(4, 10)], test=0.5)
         Federation(own data, 2 clients, 6 rows + 4 held out, 2 classes)
         """
-        from manyloom.data import own
+        from manyloom.data import owned
 
-        return own.of_tensors(x, y, parts, names, test, seed, target, classes, labels)
+        return owned.of_tensors(x, y, parts, own, names, test, seed, target, classes, labels)
 
     @classmethod
     def of_datasets(
@@ -129,9 +133,9 @@ class Federation:
             target: "class" or "number".
             classes: how many; read from all datasets where it is left out.
         """
-        from manyloom.data import own
+        from manyloom.data import owned
 
-        return own.of_datasets(datasets, test, seed, target, classes)
+        return owned.of_datasets(datasets, test, seed, target, classes)
 
     @classmethod
     def of_callables(
@@ -158,9 +162,9 @@ class Federation:
             classes: how many; read from all clients where it is left out.
             features: shape of one row of x; read from the first client where it is left out.
         """
-        from manyloom.data import own
+        from manyloom.data import owned
 
-        return own.of_callables(load, np.asarray(sizes, np.int64), names, test, seed, target, classes, features)
+        return owned.of_callables(load, np.asarray(sizes, np.int64), names, test, seed, target, classes, features)
 
     def __len__(self) -> int:
         return len(self.sizes)

@@ -24,9 +24,13 @@ Clients = Annotated[int, AtLeast(1)]
 Least = Annotated[int, AtLeast(0)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Partition:
-    """A way to deal rows to clients: what the factories of this module make."""
+    """A way to deal rows to clients: what the factories of this module make.
+
+    >>> dirichlet(clients=50, alpha=0.3)
+    dirichlet(clients=50, alpha=0.3)
+    """
 
     scheme: Scheme
     clients: int | None
@@ -35,6 +39,10 @@ class Partition:
     alpha: float | None = None
     classes_per_client: int | None = None
     sigma: float | None = None
+
+    def __repr__(self) -> str:
+        own = {k: v for k, v in self.table().items() if (k, v) not in {("min_samples", 1), ("drop_empty", False)}}
+        return f"{self.scheme}({', '.join(f'{k}={v}' for k, v in own.items() if k != 'scheme')})"
 
     def table(self) -> dict[str, object]:
         """The `[partition]` table that makes it again."""

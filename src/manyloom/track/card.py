@@ -239,9 +239,11 @@ def _officer(run: Run) -> str:
     whose = f"{text.plural(train + test, run.row_word)} of {text.plural(run.size, run.client_word)}; {source}"
     split = f"{text.count(train)} used to train, {text.count(test)} to test"
     simulated = run.runtime in ("sequential", "vectorised")
+    place = f"on one machine, which simulated {text.plural(run.size, run.client_word)}"
+    place = place if simulated else f"at each {one}, the whole time"
     table = {
         "Whose data": whose,
-        f"Where the {rows}' records were": f"at each {one}, the whole time; {split}" if run.size > 1 else split,
+        f"Where the {rows}' records were": f"{place}; {split}",
         f"What left a {one}": _left(run),
         "What the coordinator could see": _saw(run),
         f"Protection of one {run.row_word[0]}": _promise(run),
@@ -252,7 +254,7 @@ def _officer(run: Run) -> str:
         "Was it tested": "no privacy audit was run",
         "Who agreed": f"a simulation on one machine: no {one} was asked" if simulated else "see each site's own log",
         "Ever spent on these records": _claim(run, "", "nothing was counted"),
-        "Can a person be removed": "not from these weights; run again without the record (the digest and the seed are below)",
+        "Can a person be removed": "not from these weights; run again without the record (digest and seed are below)",
     }
     lines = ["## For a data-protection officer", "", "| question | answer |", "|---|---|"]
     lines += [f"| {q} | {a} |" for q, a in table.items()]

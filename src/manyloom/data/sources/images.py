@@ -145,7 +145,7 @@ def _pair(images: npt.NDArray[Any], labels: npt.NDArray[Any], info: SourceInfo) 
             rule="images [n, height, width], labels [n]",
             mend="get them again; docs/data.md says where",
         )
-    return from_numpy(images[:, None].copy()), from_numpy(labels.astype(np.int64))
+    return from_numpy(images[:, None]), from_numpy(labels.astype(np.int64))
 
 
 def read_idx(data: bytes, name: str) -> npt.NDArray[Any]:

@@ -15,14 +15,16 @@ from manyloom.data.arrays import I64, any_of_row, as_tensor, from_numpy, offsets
 from manyloom.data.build import cast_of, check_test, not_finite
 from manyloom.data.federation import Federation, check_range, ids_of, label_range
 from manyloom.data.holdout import hold_out
-from manyloom.data.store import Lazy, Listed, Numbered, Shared
+from manyloom.data.partition import Partition, split
+from manyloom.data.store import Lazy, Listed, Numbered, Shared, Slab
 from manyloom.data.table import Target
 
 
 def of_tensors(
     x: Tensor | npt.NDArray[Any],
     y: Tensor | npt.NDArray[Any],
-    parts: Sequence[npt.NDArray[Any] | Tensor | Sequence[int]] | I64,
+    parts: Sequence[npt.NDArray[Any] | Tensor | Sequence[int]] | I64 | Partition,
+    own: tuple[Tensor, Tensor] | None,
     names: Sequence[str] | None,
     test: float,
     seed: int,
@@ -34,14 +36,9 @@ def of_tensors(
     mapped = isinstance(x, np.memmap)
     xs, ys = as_tensor(x), as_tensor(y)
     check_test(test, False)
-    if isinstance(parts, np.ndarray) and parts.ndim == 1 and parts.dtype.kind in "iu":
-        off = parts.astype(np.int64)
-        rows = np.arange(int(off[0]), int(off[-1]), dtype=np.int64)
-        off = off - off[0]
-    else:
-        lists = [np.asarray(p, np.int64) for p in cast("Sequence[Any]", parts)]
-        rows = np.concatenate([*lists, np.zeros(0, np.int64)])
-        off = offsets(np.array([len(p) for p in lists], np.int64))
+    kind: Target = target or ("number" if ys.is_floating_point() else "class")
+    ys = ys.long() if kind == "class" else ys.float()
+    rows, off, moved = _dealt(parts, ys, seed)
     if len(rows) and not (0 <= rows.min() and rows.max() < len(ys)) or len(xs) != len(ys):
         raise bad(
             "out-of-range",
@@ -49,8 +46,6 @@ def of_tensors(
             rule=f"row numbers 0 to {len(ys) - 1}",
             got=f"x has {len(xs)} rows, y {len(ys)}, the largest row number is {int(rows.max(initial=-1))}",
         )
-    kind: Target = target or ("number" if ys.is_floating_point() else "class")
-    ys = ys.long() if kind == "class" else ys.float()
     count = len(off) - 1
     stable = Numbered(count) if names is None else list(names)
     _named(stable, count)
@@ -78,9 +73,38 @@ def of_tensors(
         classes=known,
         labels=tuple(labels),
         features=tuple(xs.shape[1:]),
-        test_mode=test,
+        moved=moved,
+        test_mode="own" if own is not None and test == 0 else test,
         skipped=tuple(np.flatnonzero(np.diff(off) == 0).tolist()),
+        own=None if own is None else _own(own, xs, ys, kind),
     )
+
+
+def _dealt(
+    parts: Sequence[npt.NDArray[Any] | Tensor | Sequence[int]] | I64 | Partition, y: Tensor, seed: int
+) -> tuple[I64, I64, int]:
+    """Row numbers, offsets, rows moved."""
+    if isinstance(parts, Partition):
+        dealt = split(parts, y.numpy() if y.dim() == 1 else np.zeros(len(y), np.int64), seed)
+        return dealt.rows, dealt.off, dealt.moved
+    if isinstance(parts, np.ndarray) and parts.ndim == 1 and parts.dtype.kind in "iu":
+        off = parts.astype(np.int64)
+        return np.arange(int(off[0]), int(off[-1]), dtype=np.int64), off - off[0], 0
+    lists = [np.asarray(p, np.int64) for p in cast("Sequence[Any]", parts)]
+    return np.concatenate([*lists, np.zeros(0, np.int64)]), offsets(np.array([len(p) for p in lists], np.int64)), 0
+
+
+def _own(own: tuple[Tensor, Tensor], x: Tensor, y: Tensor, kind: Target) -> Slab:
+    if own[0].shape[1:] != x.shape[1:] or own[1].shape[1:] != y.shape[1:] or len(own[0]) != len(own[1]):
+        raise bad(
+            "out-of-range",
+            "the own test set does not fit the rows to train on",
+            got=f"x {list(own[0].shape)}, y {list(own[1].shape)}",
+            rule=f"rows of x {list(x.shape[1:])}, of y {list(y.shape[1:])}",
+        )
+    n = len(own[1])
+    ys = own[1].long() if kind == "class" else own[1].float()
+    return Slab(own[0], ys, np.arange(n), np.array([0, n], np.int64), cast_of(own[0]))
 
 
 def of_callables(
@@ -162,6 +186,8 @@ def of_datasets(
         return x, torch.stack([torch.as_tensor(item[1]) for item in items])
 
     sizes = np.array([len(s) for s in sets], np.int64)
+    if target == "class" and classes is None and sets:  # torchvision's sets say it
+        classes = len(getattr(sets[0], "classes", ())) or None
     return of_callables(load, sizes, names, test, seed, target, classes, None)
 
 
