@@ -122,7 +122,7 @@ def resume(
             got=folder.name,
             mend=f'ml.run(job, resume="{folder.name}") with the job that made it',
         )
-    job = Job.from_toml(str(path), {}, data_dir=data_dir)
+    job = Job.from_toml(str(path), {}, data_dir=data_dir, base=folder.record().get("base"))
     if rounds is not None and rounds < job.rounds:
         raise bad("out-of-range", "rounds can only grow", got=f"--rounds {rounds}, planned {job.rounds}")
     extended = rounds is not None and rounds > job.rounds
@@ -218,6 +218,7 @@ def _writer(store: Store, job: Job, folder: Folder | None, kind: str, parent: st
         "rounds_planned": job.rounds,
         "seed": job.seed,
         "algorithm": job.algorithm.name,
+        "base": job.base or None,
     }
     return store.create(
         job.name, toml=toml, digest=job.digest, env=environment(), kind=kind, parent=parent, record=about

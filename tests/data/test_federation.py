@@ -89,6 +89,9 @@ def test_a_clients_held_out_rows_do_not_depend_on_the_others():
 def test_the_last_rows_in_time_are_held_out_where_order_matters():
     parts = hold_out(np.arange(10), np.array([0, 4, 10]), np.arange(2, dtype=np.uint64), 0.5, 0, ordered=True)
     assert parts.test.tolist() == [2, 3, 7, 8, 9]
+    role = np.array([0, 0, 0, 0, 1, 1, 1, 1, 1, 1])
+    parts = hold_out(np.arange(10), np.array([0, 10]), np.zeros(1, np.uint64), 0.5, 0, role, ordered=True)
+    assert parts.test.tolist() == [2, 3, 7, 8, 9]  # of each role of a client, its last
 
 
 def test_another_seed_holds_out_other_rows():

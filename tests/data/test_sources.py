@@ -76,7 +76,7 @@ def test_heart_disease_is_four_hospitals():
 
 def test_heart_disease_can_be_dealt_otherwise():
     fed = data.heart_disease(partition=data.natural(clients=2))
-    assert len(fed) == 2 and int((fed.sizes + fed.tests).sum()) == 920 and fed.names[0] == "hospital-0"
+    assert len(fed) == 2 and int((fed.sizes + fed.tests).sum()) == 920 and fed.names[0] == "client-0"
     fed = data.heart_disease(partition=data.dirichlet(clients=10))
     assert len(fed) == 10 and np.array_equal(fed.ids, np.arange(10))
 

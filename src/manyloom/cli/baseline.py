@@ -115,8 +115,8 @@ def _local(out: Out, job: Job, typed: str, of: str | None) -> int:
     name = f"{job.name}-local"
     with (
         Store.open(out.home) as store,
-        store.create(name, toml=_toml(job, "each client alone"), digest="~" + job.digest[1:], env=environment(), kind="baseline", parent=of,
-                     record=about) as writer,
+        store.create(name, toml=_toml(job, "each client alone"), digest="~" + job.digest[1:], env=environment(),
+                     kind="baseline", parent=of, record=about) as writer,
         Stop(out.note) as stop,
     ):  # fmt: skip
         writer.append(_started(replace(job, name=name), writer, len(clients)))

@@ -59,8 +59,9 @@ def doctor(
         settle()
         checks += _job(out, job, given)
     problems = [c for c in checks if not c.ok]
-    width = max(len(c.name) for c in checks)
-    found = max(20, WIDTH - width - 4 - max(len(c.verdict) for c in checks))
+    wide = [max(len(word), *map(len, cells)) for word, cells in
+            (("check", [c.name for c in checks]), ("verdict", [c.verdict for c in checks]))]  # fmt: skip
+    found = WIDTH - sum(wide) - 4
     rows = [[c.name, _cut(c.found, found), c.verdict] for c in checks]
     lines = [columns(["check", "found", "verdict"], rows, left=(0, 1, 2))]
     lines.append(fields(("doctor", plural(len(problems), ("problem", "problems")) if problems else "no problem")))

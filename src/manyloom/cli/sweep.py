@@ -196,21 +196,22 @@ class _Work:
         ask = {"path": str(self.path), "settings": {**self.fixed, **member.settings}, "home": str(self.out.home),
                "data_dir": self.data_dir, "sweep": self.sweep}  # fmt: skip
         code = "from manyloom.cli.sweep import worker; worker()"
-        process = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                   text=True, start_new_session=True)  # fmt: skip
-        assert process.stdin is not None and process.stdout is not None
-        process.stdin.write(json.dumps(ask))
-        process.stdin.close()
         asked = False
-        while process.poll() is None:
-            if stop() and not asked:
-                process.terminate()
-                asked = True
-            try:
-                process.wait(0.1)
-            except subprocess.TimeoutExpired:
-                continue
-        return _answer(process.stdout.read(), process.returncode, asked)
+        with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                              start_new_session=True) as process:  # fmt: skip
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(json.dumps(ask))
+            process.stdin.close()
+            while process.poll() is None:
+                if stop() and not asked:
+                    process.terminate()
+                    asked = True
+                try:
+                    process.wait(0.1)
+                except subprocess.TimeoutExpired:
+                    continue
+            said = process.stdout.read()
+        return _answer(said, process.returncode, asked)
 
 
 def _answer(text: str, code: int, asked: bool) -> Outcome | Problem | None:

@@ -74,12 +74,16 @@ def federate(
         len(groups[0]) if groups else 0,
     )
     count = len(dealt.off) - 1
-    names = list(groups[0]) if groups and dealt.natural else Numbered(count, client_word[0])
+    names = list(groups[0]) if groups and dealt.natural else Numbered(count)
     stable = list(groups[1]) if groups and dealt.natural else names
+    word = client_word if dealt.natural else ("client", "clients")  # a made client is no hospital
     skipped = _empty(dealt, stable, spec, empty)
     ids = ids_of(stable, count)
+    in_time = ordered and spec.scheme == "natural"  # rows that were shuffled among clients have no order left
     strata = y[dealt.rows] if target == "class" and y.ndim == 1 else None
-    parts = hold_out(dealt.rows, dealt.off, ids, share, seed, strata, ordered)
+    if in_time and groups:
+        strata = groups[2][dealt.rows]
+    parts = hold_out(dealt.rows, dealt.off, ids, share, seed, strata, in_time)
     train, held = Listed(parts.train, parts.train_off), Listed(parts.test, parts.test_off)
     if isinstance(data, Table):
         _finite_table(data, stable, dealt, standardise)
@@ -110,7 +114,7 @@ def federate(
         schema=schema,
         standardise=standardise,
         vocabulary=vocabulary,
-        client_word=client_word,
+        client_word=word,
         row_word=row_word,
         info=info,
         tables={"data": settings, "partition": spec.table()},

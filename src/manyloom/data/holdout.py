@@ -31,7 +31,7 @@ def hold_out(
     classes: npt.NDArray[np.generic] | None = None,
     ordered: bool = False,
 ) -> Parts:
-    """Hold out floor(share n) rows of each client, of each class where `classes` (one a row of `rows`) is
+    """Hold out floor(share n) of each client's rows, of each class alike where `classes` (one a row) is
     given.
 
     A client's split depends on its own id, its own rows and the seed, on no other client. A share below 1
@@ -43,19 +43,21 @@ def hold_out(
     place = np.arange(len(rows)) - np.repeat(off[:-1], sizes)  # row's position inside its client
     if share <= 0:
         return Parts(rows, off, np.zeros(0, np.int64), np.zeros_like(off))
+    kind = np.zeros(len(rows), np.int64) if classes is None else np.unique(classes, return_inverse=True)[1]
+    group = client * (int(kind.max(initial=0)) + 1) + kind
+    if len(sizes) * int(kind.max(initial=0)) > 4 * len(rows):  # many kinds, few of them at any client
+        group = np.unique(group, return_inverse=True)[1]
     if ordered:
-        rank, group, count = (np.repeat(sizes, sizes) - 1 - place), client, sizes
+        sort = np.lexsort((-place, group))
     else:
         keys = seeds.key(seed, 0, ids, "held-out")
         with np.errstate(over="ignore"):
             h = seeds.mix(keys[client] + (place.astype(np.uint64) + np.uint64(1)) * seeds.PHI)
-        kind = np.zeros(len(rows), np.int64) if classes is None else np.unique(classes, return_inverse=True)[1]
-        group = client * (int(kind.max(initial=0)) + 1) + kind
         sort = np.lexsort((place, h, group))
-        count = np.bincount(group)
-        start = np.cumsum(count) - count
-        rank = np.empty(len(rows), np.int64)
-        rank[sort] = np.arange(len(rows)) - start[group[sort]]
+    count = np.bincount(group)
+    start = np.cumsum(count) - count
+    rank = np.empty(len(rows), np.int64)
+    rank[sort] = np.arange(len(rows)) - start[group[sort]]
     held = rank < np.floor(share * count + 1e-9).astype(np.int64)[group]  # 1e-9: 0.29 * 100 is 29, not 28.99...
     tests = np.bincount(client[held], minlength=len(sizes))
     return Parts(rows[~held], _offsets(sizes - tests), rows[held], _offsets(tests))

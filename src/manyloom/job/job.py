@@ -194,11 +194,23 @@ class Job:
         return write(self.tables)
 
     @staticmethod
-    def from_toml(path: str, overrides: Mapping[str, object] | None = None, data_dir: str | None = None) -> Job:
-        """The job of a TOML file; overrides are `{"algorithm.lr": 0.1}`. Every problem is told at once."""
+    def from_toml(
+        path: str,
+        overrides: Mapping[str, object] | None = None,
+        data_dir: str | None = None,
+        base: str | None = None,
+    ) -> Job:
+        """The job of a TOML file; overrides are `{"algorithm.lr": 0.1}`. Every problem is told at once.
+
+        Args:
+            path: the file, or the name of a shipped job.
+            overrides: "table.key" -> value.
+            data_dir: where files of named sources lie; else MANYLOOM_DATA.
+            base: folder that relative paths and modules refer to; the file's own by default.
+        """
         from manyloom.job.toml import read
 
-        return read(path, overrides or {}, data_dir=data_dir)
+        return read(path, overrides or {}, data_dir=data_dir, base=base)
 
     def __repr__(self) -> str:
         source = self.federation.info.name if self.federation.info else "data"

@@ -62,9 +62,9 @@ def prepare(
     Raises:
         BadInput: whatever is wrong with data or model, before anything trains.
     """
-    began = time.perf_counter()
     fed = job.federation
     runtime.open(job)
+    began = time.perf_counter()
     up = down = 0
 
     def answer(ask: Ask) -> list[Reply | Lost]:
@@ -77,6 +77,7 @@ def prepare(
     pre: Preprocess | None = None
     if fed.schema is not None:
         pre = Preprocess.from_slots(fed.schema, saved) if saved else play(statistics.of(fed), answer)
+    seconds = time.perf_counter() - began
     shape = Shape((pre.width,), fed.classes if fed.target == "class" else None) if pre else shape_of(fed)
     everybody = np.flatnonzero(fed.sizes > 0).astype(np.int64)
     body = (pre.to_slots() if pre else {}) | ({"execution": _pack(execution)} if execution else {})
@@ -90,7 +91,7 @@ def prepare(
         pre,
         up,
         down,
-        time.perf_counter() - began,
+        seconds,
         runtime.describe(),
     )
 
