@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +62,22 @@ def test_local_says_who_is_left_out_and_keeps_models(here: Cli, tmp_path: Path) 
     assert "left out AUC without Switzerland: fewer than 5 held-out patients of a class" in text
     assert "on all   AUC 0." in text
     assert json.loads((folder / "run.json").read_text())["kind"] == "baseline"
+
+
+def test_ctrl_c_ends_it_after_a_client(here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from manyloom.job import baseline
+
+    whole = baseline.judge
+
+    def hit(*args: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return whole(*args)
+
+    monkeypatch.setattr(baseline, "judge", hit)
+    done = here("baseline", "local", "heart", "job.rounds=1", "--json")
+    assert done.code == 130 and "stopping after this hospital" in done.err
+    valid(done.json)
+    assert done.json["status"] == "interrupted" and done.json["baselines"] is None
 
 
 def test_wrong_kinds_and_jobs(here: Cli) -> None:

@@ -45,7 +45,8 @@ def test_a_file_of_patients(here: Cli, run: str, tmp_path: Path) -> None:
         "read new.csv: # rows, # of # columns, # other ignored",
         " # values missing in chol and ca: filled with the run's federated means",
         "wrote new.predictions.csv row, prediction, p_#, p_#",
-        'label the file holds "disease": AUC #, accuracy # on these # rows',
+        'label the file holds "disease": AUC #*, accuracy # on these # rows',
+        " * # of # rows healthy: this AUC says little",
         "note read and written on this machine; nothing was sent",
     ]
     with open(tmp_path / "new.predictions.csv", newline="") as file:
@@ -69,6 +70,7 @@ def test_json_keep_and_parquet(here: Cli, run: str, tmp_path: Path) -> None:
     for done in (one, two):
         assert done.code == 0
         valid(done.json)
+    assert one.json["counts"] == [] and here("predict", run, "new.csv", "--json").json["labelled"] == 0
     assert one.json["columns"] == ["row", "id", "age", "prediction", "p_0", "p_1"]
     assert one.json["filled"] == {"chol": 1, "ca": 2} and one.json["metrics"] is None and one.json["ignored"] == ["id"]
     assert two.json["path"] == "new.predictions.parquet" and two.json["model"] == "best"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,11 +44,14 @@ def test_a_grid_its_table_and_going_on(here: Cli, tmp_path: Path) -> None:
     assert compared.code == 0
     narrow(compared.out)
     assert compared.out.splitlines()[0].split()[:3] == ["run", "auc", "accuracy"] and "algorithm.lr" in compared.out
+    assert here("resume", name).code == 2  # it goes on by being called again
+    assert f"{name} is a sweep" in here("predict", name, "x.csv").err
     both = here("compare", name, "--json")
     valid(both.json)
     assert len(both.json["runs"]) == 6 and {d["key"] for d in both.json["job_diff"]} >= {"algorithm.lr", "seed"}
 
 
+@pytest.mark.slow
 def test_two_at_a_time_give_the_same(here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(SRC))
     grid = ("heart", "algorithm.lr=0.3,0.03", "job.rounds=1")
@@ -55,6 +60,28 @@ def test_two_at_a_time_give_the_same(here: Cli, monkeypatch: pytest.MonkeyPatch)
     valid(done.json)
     alone = here("sweep", *grid, "--json", "--home", "one").json
     assert [r["final"] for r in done.json["runs"]] == [r["final"] for r in alone["runs"]]
+
+
+def test_ctrl_c_leaves_what_is_done(here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from manyloom.cli import members
+
+    whole = members.run_member
+
+    def hit(*args: Any) -> Any:
+        found = whole(*args)
+        signal.raise_signal(signal.SIGINT)
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(members, "run_member", hit)
+        done = here("sweep", *GRID, "--json")
+    assert done.code == 130 and "Called again it goes on" in done.err
+    valid(done.json)
+    assert done.json["status"] == "interrupted" and not done.json["ok"]
+    assert [r["status"] for r in done.json["runs"]] == ["done", "open", "open", "open"]
+    assert done.json["next"] == ["manyloom sweep " + " ".join(GRID)]
+    again = here("sweep", *GRID, "--json")
+    assert again.code == 0 and "1 done before" in again.err and again.json["sweep_id"] == done.json["sweep_id"]
 
 
 def test_all_that_is_wrong_is_told_before_anything_runs(here: Cli, tmp_path: Path) -> None:

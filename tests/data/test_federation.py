@@ -284,7 +284,10 @@ def test_one_line_and_a_fragment():
     assert repr(fed) == "Federation(heart-disease, 4 hospitals, 740 patients + 180 held out, 2 classes)"
     many = data.synthetic(partition=data.quantity(clients=200))
     named = small(names=["<script>", "b&c"])
-    for f in (fed, many, named, fed.pooled()):
+    classes = data.Federation.of_tensors(torch.zeros(2000, 1), torch.arange(2000) % 90, data.iid(clients=20))
+    digits = data.digits(partition=data.dirichlet(clients=20))
+    assert digits._repr_html_().count("<i ") > 60
+    for f in (fed, many, named, fed.pooled(), classes, digits):
         text = f._repr_html_()
         assert len(text) < 30_000 and "<script" not in text and len(repr(f)) < 120
     assert "&lt;script&gt;" in named._repr_html_()

@@ -163,6 +163,7 @@ def test_wrong_keys_are_told(wards, keys, message):
         (b"a,b\n\xff\xfe,2\n", "data-corrupt", "UTF-8"),
         (b"\x1f\x8bxx", "data-corrupt", "no CSV file"),
         (b"a,b\n1,\n", "data-corrupt", "no row of t.csv has a label"),
+        (b"a,b\n1,x\n2,x\n", "out-of-range", "nothing to tell apart"),
         (b"a,b\ninf,1\n2,0\n", "not-finite", "infinite"),
         (b"a,b\n1,0.5\n2,inf\n", "not-finite", "infinite"),
     ],

@@ -11,6 +11,7 @@ import torch
 import manyloom.data as data
 from manyloom.algorithms import fedadam, fedavg, scaffold
 from manyloom.core.errors import RunFailed
+from manyloom.core.exchange import Ask, Lost, Reply
 from manyloom.data.federation import Federation
 from manyloom.job import baseline
 from manyloom.job.assemble import task_of
@@ -128,15 +129,16 @@ def test_of_many_clients_some_are_drawn() -> None:
     assert some.tolist() == baseline.everyone(job).tolist() != baseline.everyone(replace(job, seed=1)).tolist()
 
 
-def test_a_baseline_that_fails_says_so() -> None:
-    fed = Federation.of_tensors(torch.zeros(8, 2), torch.arange(8) % 2, [range(4), range(4, 8)], test=0.0)
+class Silent(Local):
+    """A runtime whose clients never answer when they are to train."""
 
-    def broken(output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        if output.requires_grad:
-            raise ValueError("no")
-        return output.squeeze(1) * 0
+    def ask(self, ask: Ask) -> list[Reply | Lost]:
+        if ask.verb == "train":
+            return [Lost(int(i), "error", "gone") for i in ask.to]
+        return super().ask(ask)
 
-    job = Job(replace(LOGISTIC, loss=broken), fedavg(batch_size=4), fed, rounds=1)
+
+def test_a_baseline_that_fails_says_so(heart: Job) -> None:
     with pytest.raises(RunFailed) as info:
-        baseline.fit(baseline.alone(job, 0), Local())
-    assert info.value.code == "baseline-failed"
+        baseline.fit(baseline.alone(heart, 0), Silent())
+    assert info.value.code == "baseline-failed" and "heart-alone" in str(info.value)

@@ -1,4 +1,4 @@
-"""Headless Chromium over its debugging pipe: opens a file, keeps what the console said and what was asked of a network."""
+"""Headless Chromium over its debugging pipe: opens a file, keeps what the console said and what was asked for."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Page:
           for (const e of document.querySelectorAll('body *')) {
             const r = e.getBoundingClientRect();
             if (r.width && r.right > w + 1 && !e.closest('.scroll, pre, .toc ol, .skip, #tip'))
-              out.push(e.tagName + '.' + (e.className.baseVal ?? e.className) + ' ' + Math.round(r.right) + ' ' + (e.textContent || '').slice(0, 40));
+              out.push([e.tagName, e.className.baseVal ?? e.className, r.right, e.textContent.slice(0, 40)].join(' '));
           } return out.slice(0, 8); })()""")
 
     def shot(self, path: Path, top: int = 0, height: int | None = None) -> None:

@@ -55,7 +55,7 @@ def clients(names: Sequence[str], size: int = 120, classes: int = 2) -> list[dic
 def started(names: Sequence[str], rounds: int, *, name: str = "heart", **more: Any) -> dict[str, Any]:
     return {
         "type": "run_started",
-        "run": name + "-k3q9",
+        "run": "-".join("".join(c if c.isalnum() else " " for c in name).split()) + "-k3q9",
         "name": name,
         "job_digest": "9f2c41aa07de5b1066c3e0f81d92a7b4",
         "rounds": rounds,

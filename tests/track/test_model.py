@@ -273,6 +273,53 @@ def test_a_model_without_a_name(tmp_path: Path) -> None:
         assert torch.equal(again(x), module(x))
 
 
+OWN = """
+import torch
+def net(features, classes, width):
+    nn = torch.nn
+    return nn.Sequential(nn.Linear(features[0], width), nn.BatchNorm1d(width), nn.Linear(width, classes))
+"""
+JOB = """
+[job]
+rounds = 2
+seed = 1
+[data]
+source = "heart-disease"
+[model]
+name = "some_models_of_mine:net"
+width = 3
+buffers = "average"
+"""
+
+
+def test_a_model_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its module is found beside the job that trained it, and averaged running statistics are saved with it."""
+    (tmp_path / "some_models_of_mine.py").write_text(OWN)
+    (tmp_path / "job.toml").write_text(JOB)
+    job = Job.from_toml(str(tmp_path / "job.toml"))
+    state, pre, module = trained(job)
+    save_model(tmp_path, job, state, pre)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    saved = load_model(tmp_path)
+    assert not torch.equal(saved.tensors["1.running_mean"], torch.zeros(3))
+    x, _ = job.federation.prepare(pre).slab([0], "test").gather()
+    with torch.inference_mode():
+        np.testing.assert_array_equal(saved.predict(raw(job, 0)).p, module(x).double().softmax(-1).numpy())
+
+
+def test_from_the_top(tmp_path: Path) -> None:
+    import manyloom as ml
+
+    job = Job(task(), fedavg(lr=0.1), data.heart_disease(seed=7), rounds=1, seed=7)
+    result = ml.train(job, progress=None, home=tmp_path)
+    saved = ml.load("last", home=tmp_path)
+    assert repr(saved) == f"SavedModel({result.run_id}: logistic, 14 parameters)"
+    own, again = result.model.state_dict(), saved.module.state_dict()
+    assert own.keys() == again.keys() and all(torch.equal(own[k], again[k]) for k in own)
+    assert repr(saved.predict(raw(job, 1))).startswith("Predictions(58 rows, loss=0.")
+
+
 def test_damage_and_absence(heart: tuple[Path, Job, nn.Module], tmp_path: Path) -> None:
     folder = heart[0]
     assert refusal(lambda: load_model(tmp_path)).code == "model-missing"

@@ -78,11 +78,11 @@ def test_diverged() -> None:
 @pytest.mark.parametrize(
     ("kind", "sentence"),
     [
-        (dict(end="stopped", reason="patience"), "It stopped after round 12 of 20: AUC no longer got better."),
-        (dict(end="stopped", reason="target"), "It stopped after round 12 of 20: the target for AUC was reached."),
-        (dict(end="failed", reason="the disk is full"), "It failed after round 12 of 20: the disk is full."),
-        (dict(end="interrupted"), "It was interrupted after round 12 of 20; nothing that was saved is lost"),
-        (dict(end=None), "It is still running: 12 of 20 rounds are done"),
+        ({"end": "stopped", "reason": "patience"}, "It stopped after round 12 of 20: AUC no longer got better."),
+        ({"end": "stopped", "reason": "target"}, "It stopped after round 12 of 20: the target for AUC was reached."),
+        ({"end": "failed", "reason": "the disk is full"}, "It failed after round 12 of 20: the disk is full."),
+        ({"end": "interrupted"}, "It was interrupted after round 12 of 20; nothing that was saved is lost"),
+        ({"end": None}, "It is still running: 12 of 20 rounds are done"),
     ],
 )
 def test_how_it_ended(kind: dict, sentence: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -57,7 +58,8 @@ def baseline(
     if of is not None:
         with Store.open(out.home) as store:
             parent = store.resolve(of).name
-    return _central(out, made, job, parent) if kind == "central" else _local(out, made, job, parent)
+    typed = shlex.join([job, *(changes or [])])
+    return _central(out, made, typed, parent) if kind == "central" else _local(out, made, typed, parent)
 
 
 def _central(out: Out, job: Job, typed: str, of: str | None) -> int:
@@ -117,16 +119,17 @@ def _local(out: Out, job: Job, typed: str, of: str | None) -> int:
         Store.open(out.home) as store,
         store.create(name, toml=_toml(job, "each client alone"), digest="~" + job.digest[1:], env=environment(),
                      kind="baseline", parent=of, record=about) as writer,
-        Stop(out.note) as stop,
+        Stop(lambda _: out.note(f"stopping after this {one}; Ctrl-C again stops now")) as stop,
     ):  # fmt: skip
+        stop.begun = True
         writer.append(_started(replace(job, name=name), writer, len(clients)))
         judged: dict[int, Any] = {}
         for i, found, metrics in jobs.each_alone(job, Local, clients.tolist()):
             judged[i] = metrics
-            stop.round = len(judged) + 1
             writer.write(f"clients/{i:05d}.safetensors", to_bytes(found.model | found.slots))
             own = metrics.clients.get(i, metrics.metrics)
-            shown = {k: v for k, v in own.items() if k in ("loss", *job.metrics)}
+            few = "positives" in own and min(own["positives"], own["rows"] - own["positives"]) < jobs.FEW
+            shown = {k: v for k, v in own.items() if k in ("loss", *job.metrics) and not (few and k == "auc")}
             out.note(f"alone    {len(judged)}/{len(clients)} {fed.names[i]}: {metrics_line(shown, job.watched)}")
             if stop():
                 break

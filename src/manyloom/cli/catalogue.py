@@ -142,7 +142,7 @@ def _source(info: SourceInfo, data_dir: Path | None) -> dict[str, Any]:
     folder = data_dir / info.folder if data_dir and info.folder else None
     wanted = [*info.files, *([info.writers] if info.writers else [])]
     files = [
-        {"name": f.name, "sha256": f.sha256, "here": bool(folder and _lies(folder, f.name))} for f in wanted
+        {"name": f.name, "sha256": f.sha256, "here": bool(folder and lies(folder, f.name))} for f in wanted
     ]
     return {
         "name": info.name, "title": info.title, "clients": info.natural, "samples": info.samples, "task": info.task,
@@ -152,7 +152,8 @@ def _source(info: SourceInfo, data_dir: Path | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _lies(folder: Path, name: str) -> bool:
+def lies(folder: Path, name: str) -> bool:
+    """Whether a source's file is in a folder, packed or not."""
     return (folder / name).is_file() or (folder / name.removesuffix(".gz")).is_file()
 
 

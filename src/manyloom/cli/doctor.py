@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
+from manyloom.cli.catalogue import lies
 from manyloom.cli.out import WIDTH, Out, complete_jobs, fields, shown
 from manyloom.cli.parse import job_path, overrides
 from manyloom.cli.process import settle
@@ -154,12 +155,8 @@ def _data(data_dir: Path | None) -> Check:
     if not data_dir.is_dir():
         return Check("data", f"{shown(data_dir)} is no folder", "missing", "--data-dir DIR, or set MANYLOOM_DATA")
     wanted = [i for i in sources().values() if i.files and i.folder]
-    here = [i.name for i in wanted if all(_lies(data_dir / str(i.folder), f.name) for f in i.files)]
+    here = [i.name for i in wanted if all(lies(data_dir / str(i.folder), f.name) for f in i.files)]
     return Check("data", f"{', '.join(here) or 'no named source'} in {shown(data_dir)}")
-
-
-def _lies(folder: Path, name: str) -> bool:
-    return (folder / name).is_file() or (folder / name.removesuffix(".gz")).is_file()
 
 
 def _charts() -> Check:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,9 +15,11 @@ from manyloom.core.text import count, digest, listed, metrics_line, plural
 from manyloom.core.validate import nearest
 
 if TYPE_CHECKING:
-    from manyloom.track.model import Predictions, SavedModel
+    from manyloom.track.model import SavedModel
+    from manyloom.track.predictions import Predictions
 
 WHICH = ("final", "best")
+FEW = 10  # an AUC of fewer rows of a class is marked
 
 
 def predict(
@@ -72,6 +75,7 @@ def predict(
         "filled": dict(found.filled),
         "unseen": dict(found.unseen),
         "labelled": found.labelled,
+        "counts": list(found.counts),
         "metrics": dict(found.metrics) if found.metrics is not None else None,
     }
     out.emit(document, _human(saved, found, file, path, names, model), made=str(path))
@@ -95,12 +99,18 @@ def _human(
     if found.unseen:
         n = sum(found.unseen.values())
         lines.append(f"{plural(n, ('value', 'values'))} in {listed(found.unseen)} that training never saw")
-    label = ""
+    label = footnote = ""
     if found.metrics is not None:
         name = info["preprocess"]["label"] if info["preprocess"] else "label"
         of = f"these {count(len(found))}" if found.labelled == len(found) else f"{count(found.labelled)}"
         row = "row" if found.labelled == 1 else "rows"
-        label = f'the file holds "{name}": {metrics_line(_shown(found.metrics), _watch(found.metrics))} on {of} {row}'
+        told = metrics_line(_shown(found.metrics), _watch(found.metrics))
+        few = min(found.counts, default=FEW)
+        if "auc" in found.metrics and few < FEW:
+            told = re.sub(r"(AUC [^,]+)", r"\1*", told)
+            rarest = info["labels"][list(found.counts).index(few)] if info["labels"] else "of a class"
+            footnote = f"\n* {count(few)} of {count(found.labelled)} {row} {rarest}: this AUC says little"
+        label = f'the file holds "{name}": {told} on {of} {row}{footnote}'
     shown_names = names if len(names) <= 8 else [*names[:4], "...", names[-1]]
     return fields(
         ("model", f"{info['run']}, {info['name']}, {count(info['parameters'])} parameters, "

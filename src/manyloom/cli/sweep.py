@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
+from manyloom.cli.members import DONE, Work, outcome, results
 from manyloom.cli.out import WIDTH, Out, complete_jobs, fields
 from manyloom.cli.parse import grid as read_grid
 from manyloom.cli.parse import job_path
 from manyloom.cli.process import Stop, settle
-from manyloom.core.errors import ManyloomError, Problem, bad
-from manyloom.core.text import bar, clock, columns, metric, metrics_line, number, plural, signed
+from manyloom.core.errors import Problem, bad
+from manyloom.core.text import bar, clock, columns, metric, metrics_line, number, plural
 from manyloom.core.validate import nearest
 
 if TYPE_CHECKING:
+    from manyloom.job.job import Job
     from manyloom.job.sweep import Member, Outcome, Row, Settings
-    from manyloom.track.folder import Folder
     from manyloom.track.store import Store, Writer
 
-DONE = ("done", "stopped")
+
+STOPPING = "stopping after this round; Ctrl-C again stops now. Called again it goes on"
 
 
 def sweep(
@@ -72,7 +71,12 @@ def sweep(
     from manyloom.track.store import Store
 
     identity = {"job": base.digest, "keys": sorted(lists)}
-    with Store.open(out.home) as store, _writer(store, base.name, identity) as writer, Stop(out.note) as stop:
+    with (
+        Store.open(out.home) as store,
+        _writer(store, base, identity) as writer,
+        Stop(lambda _: out.note(STOPPING)) as stop,
+    ):
+        stop.begun = True  # from here on what is done stays done
         done = _finished(store, writer.run_id, members)
         began = time.monotonic()
         todo = [m for m in members if m.digest not in done]
@@ -80,9 +84,9 @@ def sweep(
         at_once = f", {jobs} at a time" if jobs > 1 else ""
         out.note(f"sweep    {writer.run_id}  {plural(len(members), ('run', 'runs'))}{at_once}{again}")
         failed: list[tuple[Member, Problem]] = []
-        work = _Work(path, out, folder, writer.run_id, fixed)
+        work = Work(path, out, folder, writer.run_id, fixed)
         run = work.here if jobs == 1 else work.beside
-        for n, (member, ended) in enumerate(_results(todo, run, jobs, stop), len(done) + 1):
+        for n, (member, ended) in enumerate(results(todo, run, jobs, stop), len(done) + 1):
             if isinstance(ended, Problem):
                 failed.append((member, ended))
                 out.warn(f"failed   {n}/{len(members)} {member.told()}: {ended.what}")
@@ -104,7 +108,7 @@ def sweep(
         "epsilon_total": None,
         "seconds": took,
     }
-    more = " ".join(["manyloom sweep", job, *(values or [])])
+    more = shlex.join(["manyloom", "sweep", job, *(values or [])])
     ahead = [more] if code else [f"manyloom compare {name}"]
     out.emit(document, _human(name, members, rows, done, took), made=name, next=ahead, ok=code == 0)
     return code
@@ -113,8 +117,10 @@ def sweep(
 # ---- its folder
 
 
-def _writer(store: Store, job: str, identity: Mapping[str, object]) -> Writer:
+def _writer(store: Store, job: Job, identity: Mapping[str, object]) -> Writer:
     """The folder of the sweep of this job over these keys: the newest there is, or a new one."""
+    from manyloom.session import UNNAMED
+
     for row in store.runs():
         if row["kind"] != "sweep":
             continue
@@ -123,9 +129,10 @@ def _writer(store: Store, job: str, identity: Mapping[str, object]) -> Writer:
             writer = store.resume(folder)
             writer.append({"type": "resumed", "from_round": 0})
             return writer
-    writer = store.create(f"{job}-sweep", kind="sweep", record={"sweep": dict(identity), "rounds_planned": 0})
+    writer = store.create(f"{job.name}-sweep", kind="sweep", toml=f"{UNNAMED}: a sweep of it\n{job.to_toml()}",
+                          digest=job.digest, record={"sweep": dict(identity), "rounds_planned": 0})  # fmt: skip
     writer.append({
-        "type": "run_started", "run": writer.run_id, "name": f"{job}-sweep", "job_digest": identity["job"],
+        "type": "run_started", "run": writer.run_id, "name": f"{job.name}-sweep", "job_digest": job.digest,
         "rounds": 0, "seed": None, "algorithm": "sweep", "clients": [], "population": {"clients": 0},
         "metrics": [], "watch": None,
     })  # fmt: skip
@@ -141,15 +148,6 @@ def _finished(store: Store, sweep: str, members: Sequence[Member]) -> dict[str, 
         if record.get("status") in DONE and record.get("job_digest") in wanted:
             found[str(record["job_digest"])] = outcome(folder)
     return found
-
-
-def outcome(folder: Folder) -> Outcome:
-    """What a finished run came to."""
-    from manyloom.job.sweep import Outcome
-    from manyloom.track.document import summary
-
-    told = summary(folder)
-    return Outcome(folder.name, told["final"] or {}, told["seconds"]["total"])
 
 
 def _end(
@@ -173,175 +171,56 @@ def _end(
     return 0 if whole else 1 if status == "failed" else stop.code or 130
 
 
-# ---- its runs
-
-
-@dataclass(frozen=True)
-class _Work:
-    """How one member is run: here, or in a process beside."""
-
-    path: Path
-    out: Out
-    data_dir: str | None
-    sweep: str
-    fixed: Mapping[str, object]
-
-    def here(self, member: Member, stop: Callable[[], bool]) -> Outcome | Problem | None:
-        """In this process; None if it was interrupted."""
-        settings = {**self.fixed, **member.settings}
-        return run_member(str(self.path), settings, str(self.out.home), self.data_dir, self.sweep, stop)
-
-    def beside(self, member: Member, stop: Callable[[], bool]) -> Outcome | Problem | None:
-        """In a process of its own, which is asked to stop as this one is."""
-        ask = {"path": str(self.path), "settings": {**self.fixed, **member.settings}, "home": str(self.out.home),
-               "data_dir": self.data_dir, "sweep": self.sweep}  # fmt: skip
-        code = "from manyloom.cli.sweep import worker; worker()"
-        asked = False
-        with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-                              start_new_session=True) as process:  # fmt: skip
-            assert process.stdin is not None and process.stdout is not None
-            process.stdin.write(json.dumps(ask))
-            process.stdin.close()
-            while process.poll() is None:
-                if stop() and not asked:
-                    process.terminate()
-                    asked = True
-                try:
-                    process.wait(0.1)
-                except subprocess.TimeoutExpired:
-                    continue
-            said = process.stdout.read()
-        return _answer(said, process.returncode, asked)
-
-
-def _answer(text: str, code: int, asked: bool) -> Outcome | Problem | None:
-    from manyloom.job.sweep import Outcome
-
-    try:
-        told = cast("dict[str, Any]", json.loads(text))
-    except ValueError:
-        return None if asked else Problem("run-failed", f"its process ended with code {code}")
-    if told.get("problem"):
-        return Problem(**told["problem"])
-    return Outcome(told["run"], told["final"], told["seconds"]) if told.get("run") else None
-
-
-def worker() -> None:
-    """The process beside: one member from standard input, its outcome as JSON to standard output."""
-    ask = json.loads(sys.stdin.read())
-    settle()
-    with Stop(lambda _: None) as stop:
-        found = run_member(ask["path"], ask["settings"], ask["home"], ask["data_dir"], ask["sweep"], stop)
-    told: dict[str, Any] = {}
-    if isinstance(found, Problem):
-        told = {"problem": found.to_json()}
-    elif found is not None:
-        told = {"run": found.run, "final": found.final, "seconds": found.seconds}
-    print(json.dumps(told), flush=True)
-
-
-def run_member(
-    path: str, settings: Settings, home: str, data_dir: str | None, sweep: str, stop: Callable[[], bool]
-) -> Outcome | Problem | None:
-    """Run one job of a sweep to its end, going on with what is there of it; None if it was interrupted."""
-    from manyloom import session
-    from manyloom.job.job import Job
-    from manyloom.track.store import Store
-
-    job = Job.from_toml(path, settings, data_dir)
-    with Store.open(home) as store:
-        begun = [f.name for f in store.children(sweep) if f.record().get("job_digest") == job.digest]
-    name, status, error = begun[-1] if begun else "", "interrupted", None
-    try:
-        events = session.run(job, home=home, resume=name or None, parent=None if name else sweep, stop=stop)
-        for event in events:
-            told = event.to_json()
-            name = told["run"] if told["type"] == "run_started" else name
-            if told["type"] == "run_done":
-                status, error = told["status"], told["error"]
-    except ManyloomError as problem:
-        return problem.problems[0]
-    if status in DONE:
-        with Store.open(home) as store:
-            return outcome(store.resolve(name))
-    if status == "failed":
-        return Problem(**error) if error else Problem("run-failed", f"{name} failed")
-    return None
-
-
-def _results(
-    todo: Sequence[Member],
-    run: Callable[[Member, Callable[[], bool]], Outcome | Problem | None],
-    jobs: int,
-    stop: Stop,
-) -> Iterator[tuple[Member, Outcome | Problem]]:
-    """Members as they end, at most `jobs` at a time; no new one begins after a stop."""
-    if jobs == 1:
-        for member in todo:
-            if stop():
-                return
-            found = run(member, stop)
-            if found is not None:
-                yield member, found
-        return
-    with ThreadPoolExecutor(jobs) as pool:
-        waiting = list(todo)
-        going: dict[Future[Outcome | Problem | None], Member] = {}
-        while going or (waiting and not stop()):
-            while waiting and len(going) < jobs and not stop():
-                member = waiting.pop(0)
-                going[pool.submit(run, member, stop)] = member
-            for ended in wait(going, timeout=0.2, return_when=FIRST_COMPLETED).done:
-                member, found = going.pop(ended), ended.result()
-                if found is not None:
-                    yield member, found
-
-
 # ---- what it prints
 
 
 def _human(
     name: str, members: Sequence[Member], rows: Sequence[Row], done: Mapping[str, Outcome], took: float
 ) -> str:
-    from manyloom.job.sweep import best, plain, told, within
+    from manyloom.job.sweep import best
 
     n, of = sum(m.digest in done for m in members), len(members)
-    watch = members[0].watched
-    keys = list(rows[0].settings)
-    heads = [k.rpartition(".")[2] for k in keys]
-    heads = [h if heads.count(h) == 1 else k for h, k in zip(heads, keys, strict=True)]
-    first = best(rows)
-    several = max((r.seeds for r in rows), default=0) > 1
-    head = [*heads, *(["seeds", f"{watch} mean", "spread"] if several else ["runs", watch]), "", "loss", "seconds"]
-    cells = [
-        [*(plain(r.settings[k])[:24] for k in keys), str(r.seeds), number(r.mean),
-         *([signed(r.spread).lstrip("+") if r.spread is not None else "-"] if several else []),
-         "*" if r is first else "", number(r.loss), number(r.seconds)[:-2] if r.seconds is not None else "n/a"]
-        for r in rows
-    ]  # fmt: skip
-    left = (*range(len(keys)), len(head) - 3)
-    if not keys:
-        head, left = ["", *head], (0, len(head) - 2)
-        cells = [["all", *c] for c in cells]
-    body = columns(head, cells, left)
+    ascii = not (sys.stdout.encoding or "").lower().startswith("utf")
     lines = [
         fields(("sweep", f"{name}  {plural(of, ('run', 'runs'))}")),
-        fields(("runs", f"{n}/{of}  {bar(n / of, 38)}  {clock(took)}")),
-        body if len(body.split("\n")[0]) <= WIDTH else "\n".join(line[:WIDTH] for line in body.split("\n")),
+        fields(("runs", f"{n}/{of}  {bar(n / of, 38, ascii)}  {clock(took)}")),
     ]
-    if first is not None and keys:
-        close = within(rows, first)
-        others = len([r for r in rows if r.mean is not None]) - 1
-        chance = ""
-        if close:
-            which = "all others" if len(close) == others > 2 else "both others" if len(close) == others == 2 else (
-                "the other" if others == 1 else f"{len(close)} others")  # fmt: skip
-            chance = f"; within the spread of {which}"
-        lines.append(fields(("best", f"{told(first.settings)} (by {metric(watch)}, then loss{chance})")))
-    if first is not None and not keys:
-        lines.append(fields(("best", f"{metric(watch)} {number(first.mean)}, the mean of {first.seeds} seeds")))
-    lines.append(fields(("privacy", "none spent")))
-    return "\n".join(lines)
+    if (first := best(rows)) is not None:
+        watch = members[0].watched
+        lines += [_table(rows, watch, first), fields(("best", _best(rows, watch, first)))]
+    return "\n".join([*lines, fields(("privacy", "none spent"))])
+
+
+def _table(rows: Sequence[Row], watch: str, first: Row) -> str:
+    from manyloom.job.sweep import plain
+
+    keys = list(rows[0].settings)
+    heads = [k.rpartition(".")[2] for k in keys]
+    heads = [h if heads.count(h) == 1 else k for h, k in zip(heads, keys, strict=True)] or [""]
+    several = max(r.seeds for r in rows) > 1
+    head = [*heads, *(["seeds", f"{watch} mean", "spread"] if several else ["runs", watch]), "", "loss", "seconds"]
+    cells = [
+        [*([plain(r.settings[k])[:24] for k in keys] or ["all"]), str(r.seeds), number(r.mean),
+         *([number(r.spread) if r.spread is not None else "-"] if several else []),
+         "*" if r is first else "", number(r.loss), f"{r.seconds:.1f}" if r.seconds is not None else "n/a"]
+        for r in rows
+    ]  # fmt: skip
+    body = columns(head, cells, (*range(len(heads)), len(head) - 3))
+    return "\n".join(line[:WIDTH] for line in body.split("\n"))
+
+
+def _best(rows: Sequence[Row], watch: str, first: Row) -> str:
+    """Which setting is best, and whether chance could have ordered it so."""
+    from manyloom.job.sweep import told, within
+
+    if not first.settings:
+        return f"{metric(watch)} {number(first.mean)}, the mean of {plural(first.seeds, ('seed', 'seeds'))}"
+    close, others = len(within(rows, first)), sum(r.mean is not None for r in rows) - 1
+    which = f"{close} of {others} others"
+    if close == others:
+        which = {1: "the other", 2: "both others"}.get(others, "all others")
+    chance = f"; within the spread of {which}" if close else ""
+    return f"{told(first.settings)} (by {metric(watch)}, then loss{chance})"
 
 
 def failed_by(failed: Sequence[tuple[Member, Problem]]) -> list[tuple[str, Problem]]:

@@ -267,7 +267,7 @@ def _planned(e: Event) -> str:
 def _round_done(e: Event) -> str:
     metrics: Mapping[str, object] = e.get("metrics") or {}
     names = [*(["loss"] if "loss" in metrics else []), *ordered(metrics.keys() - {"loss"}, e.get("watch"))]
-    told = [f"{k} {number(metrics[k])}" for k in names[:3]]
+    told = [f"{k} {number(metrics[k])}" for k in names[:2]]
     back, asked = e.get("back"), e.get("asked")
     if isinstance(back, int):
         told.append(f"clients {back}/{asked if isinstance(asked, int) else back + int(e.get('lost') or 0)}")

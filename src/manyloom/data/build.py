@@ -205,11 +205,12 @@ def not_finite(
     own = np.sort(rows[off[client] : off[client + 1]])
     hits = np.flatnonzero(wrong[own])
     kind = "NaN" if np.isnan(values[own][hits]).all() else "infinite or NaN"
-    mend = (
-        "[data] standardise = true fills them with federated means; or clean it"
-        if kind == "NaN"
-        else "clean the data, or name the value in [data] missing"
-    )
+    if place == "rows":
+        mend = "clean the data"
+    elif kind == "NaN":
+        mend = "[data] standardise = true fills them with federated means; or clean it"
+    else:
+        mend = "clean the data, or name the value in [data] missing"
     return bad(
         "not-finite",
         "features hold values that are not numbers",

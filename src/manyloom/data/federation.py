@@ -1,7 +1,7 @@
 """Federation: a population of clients whose metadata are a few flat arrays; a million clients cost megabytes.
- Clients are numbers 0 .. N-1. Their rows lie in shared tensors, in objects that are loaded when asked, or are
-made when asked (`store.py`); `slab` gives the rows of some clients, and whoever trains gathers batches from
-it.
+
+Clients are numbers 0 .. N-1. Their rows lie in shared tensors, in objects that are loaded when asked, or are made when
+asked (`store.py`); `slab` gives the rows of some clients, and whoever trains gathers batches from it.
 """
 
 from __future__ import annotations
@@ -94,9 +94,8 @@ class Federation:
         Args:
             x: [n, ...] float32, uint8 (divided by 255 when gathered) or int64; a memory map is not read here.
             y: [n] classes (integers) or numbers (floats), or [n, T] classes.
-            parts: the row numbers of each client; or offsets [N + 1]: client i owns rows off[i] to off[i +
-                1]; or how
-                to deal the rows, as `dirichlet(clients=50)`.
+            parts: the row numbers of each client; or offsets [N + 1]: client i owns rows off[i] to off[i + 1]; or a way
+                to deal them, `dirichlet(clients=50)`.
             own: a test set of its own, (x, y), judged at the hub; with test=0 nothing else is.
             names: of the clients; by default they are numbered.
             test: share of each client's rows held out, of each class alike.
@@ -123,8 +122,7 @@ class Federation:
         target: Target = "class",
         classes: int | None = None,
     ) -> Federation:
-        """A federation of `torch.utils.data.Dataset`s, one a client, each read when its client is first
-        asked.
+        """A federation of `torch.utils.data.Dataset`s, one a client, each read when its client is first asked.
 
         Args:
             datasets: by name, or a list; an item is (x, y).
@@ -204,8 +202,7 @@ class Federation:
         return self.store.table(np.asarray(clients, np.int64), part)
 
     def prepare(self, pre: Preprocess) -> Federation:
-        """The federation with its tables encoded as float32 [n, width]; itself where rows are tensors
-        already."""
+        """The federation with its tables encoded as float32 [n, width]; itself where rows are tensors already."""
         if self.schema is None:
             return self
         return replace(self, store=_encoded(self.store, pre, self.target), features=(pre.width,))
@@ -269,8 +266,7 @@ class Federation:
         return counts
 
     def gaps(self) -> I64 | None:
-        """Missing values of each client and column in the training rows, [N, columns]; None without a
-        table."""
+        """Missing values of each client and column in the training rows, [N, columns]; None without a table."""
         if self.schema is None:
             return None
         tables = [self.store.table(np.array([i]), "train") for i in range(len(self))]

@@ -8,13 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from manyloom.core import seeds
-
-I64 = npt.NDArray[np.int64]
+from manyloom.data.arrays import I64, offsets
 
 
 class Parts(NamedTuple):
-    """Rows to train on and rows held out, each as row numbers and offsets: client i owns
-    rows[off[i]:off[i+1]]."""
+    """Rows to train on and rows held out, each as row numbers and offsets: client i owns rows[off[i]:off[i+1]]."""
 
     train: I64
     train_off: I64
@@ -31,8 +29,7 @@ def hold_out(
     classes: npt.NDArray[np.generic] | None = None,
     ordered: bool = False,
 ) -> Parts:
-    """Hold out floor(share n) of each client's rows, of each class alike where `classes` (one a row) is
-    given.
+    """Hold out floor(share n) of each client's rows, of each class alike where `classes` (one a row) is given.
 
     A client's split depends on its own id, its own rows and the seed, on no other client. A share below 1
     leaves at least one row to train. `ordered` holds out the last rows in place of drawn ones (texts, in
@@ -60,8 +57,4 @@ def hold_out(
     rank[sort] = np.arange(len(rows)) - start[group[sort]]
     held = rank < np.floor(share * count + 1e-9).astype(np.int64)[group]  # 1e-9: 0.29 * 100 is 29, not 28.99...
     tests = np.bincount(client[held], minlength=len(sizes))
-    return Parts(rows[~held], _offsets(sizes - tests), rows[held], _offsets(tests))
-
-
-def _offsets(sizes: I64) -> I64:
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
+    return Parts(rows[~held], offsets(sizes - tests), rows[held], offsets(tests))

@@ -54,10 +54,8 @@ def natural(*, clients: Clients | None = None, min_samples: Least = 1, drop_empt
     """The source's own clients, or (with fewer `clients`) whole groups of them.
 
     Args:
-        clients: how many; the source's own by default, fewer are groups of them. For `synthetic`: how many to
-            make.
-        min_samples: least rows a client has; natural clients can't be topped up, so a smaller one is an
-            error.
+        clients: how many; the source's own by default, fewer are groups of them. For `synthetic`: how many to make.
+        min_samples: least rows a client has; natural clients can't be topped up, so a smaller one is an error.
         drop_empty: leave out clients without a training row, in place of an error.
     """
     return Partition("natural", clients, min_samples, drop_empty)
@@ -83,8 +81,7 @@ def dirichlet(
     min_samples: Least = 1,
     drop_empty: bool = False,
 ) -> Partition:
-    """Label skew: of each class c, clients get shares q_c ~ Dir(alpha); a number is cut into ten equal
-    classes.
+    """Label skew: of each class c, clients get shares q_c ~ Dir(alpha); a number is cut into ten equal classes.
 
     Args:
         clients: how many.
@@ -143,8 +140,7 @@ SCHEMES = {"natural": natural, "iid": iid, "dirichlet": dirichlet, "shards": sha
 
 
 class Skew(NamedTuple):
-    """How far clients' labels are from the whole: sizes [k], entropy [k] in nats, total variation [k] in [0,
-    1]."""
+    """How far clients' labels are from the whole: sizes [k], entropy [k] in nats, total variation [k] in [0, 1]."""
 
     sizes: I64
     entropy: F64
@@ -215,8 +211,7 @@ def split(spec: Partition, y: npt.NDArray[np.generic], seed: int, group: I64 | N
 
 
 def largest_remainder(shares: F64, n: int) -> I64:
-    """Whole numbers that sum to n, nearest to n * shares: floors, then the largest remainders (ties: the
-    first).
+    """Whole numbers that sum to n, nearest to n * shares: floors, then the largest remainders (ties: the first).
 
     >>> largest_remainder(np.array([0.5, 0.25, 0.25]), 5)
     array([3, 1, 1])
@@ -225,7 +220,7 @@ def largest_remainder(shares: F64, n: int) -> I64:
     counts = np.floor(exact).astype(np.int64)
     rest = n - int(counts.sum())
     if rest < 0:  # shares that sum to a hair above one
-        counts[np.argsort(exact - counts, kind="stable")[:-rest]] -= 1
+        counts[np.argsort(np.where(counts > 0, exact - counts, np.inf), kind="stable")[:-rest]] -= 1
     elif rest:
         first = np.argsort(counts - exact, kind="stable")
         counts += np.bincount(np.resize(first, rest), minlength=len(counts))

@@ -20,8 +20,7 @@ F32 = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class Preprocess:
-    """Numbers as (x - mean) / sd, gaps as the mean (0 after scaling); categories one-hot, unseen ones all
-    zero.
+    """Numbers as (x - mean) / sd, gaps as the mean (0 after scaling); categories one-hot, unseen ones all zero.
 
     mean, sd [a] in the order of `schema.numbers`; vocabulary: the values of each of `schema.categories`.
     Without `fill` numbers pass unchanged and a gap is an error. `notes` are for people ("Switzerland has no
@@ -158,5 +157,5 @@ def _refuse(values: F32, column: Column) -> None:
         "features hold values that are not numbers",
         got=f'{len(wrong)} {kind} in column "{column.name}", first in row {wrong[0] + 1}',
         rule="the model takes finite numbers only",
-        mend="[data] standardise = true fills them with federated means; or clean it",
+        mend="[data] standardise = true fills them with federated means; or clean it" if kind == "NaN" else "clean it",
     )

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from manyloom.data.federation import Federation
 
 MOST = 20  # clients drawn with a bar each; more are drawn as a histogram of their sizes
+CELLS = 300  # bars' pieces drawn at most: the fragment stays below 30 kB
 HUES = (
     "#2f6fb2",
     "#b0632f",
@@ -35,25 +36,28 @@ def html(fed: Federation) -> str:
 
 
 def _bars(fed: Federation) -> str:
-    counts = fed.label_counts() if fed.classes else np.zeros((len(fed), 0), np.int64)
-    top = max(int(fed.sizes.max(initial=0)), 1)
+    drawn = fed.classes is not None and len(fed) * fed.classes <= CELLS
+    counts = fed.label_counts() if drawn else fed.sizes[:, None]
+    top = max(int(counts.sum(axis=1).max(initial=0)), 1)
     rows: list[str] = []
     for i in range(len(fed)):
-        parts = counts[i].tolist() if counts.shape[1] else [int(fed.sizes[i])]
         cells = "".join(
-            f'<span title="{escape(_label(fed, c))}: {n}" style="display:inline-block;height:1em;'
-            f'background:{HUES[c % len(HUES)]};width:{100 * n / top:.2f}%"></span>'
-            for c, n in enumerate(parts)
+            f'<i title="{escape(_label(fed, c)) if drawn else "all"}: {n}" '
+            f'style="width:{100 * n / top:.2f}%;background:{HUES[c % len(HUES)]}"></i>'
+            for c, n in enumerate(counts[i].tolist())
             if n
         )
         rows.append(
-            f'<tr><td style="padding-right:1em;text-align:left">{escape(fed.names[i])}</td>'
+            f'<tr><td style="padding-right:1em;text-align:left">{escape(fed.names[i][:40])}</td>'
             f'<td style="padding-right:1em;text-align:right">{int(fed.sizes[i])}</td>'
-            f'<td style="width:24em;text-align:left;line-height:1;white-space:nowrap">{cells}</td></tr>'
+            f'<td style="width:24em"><div style="display:flex;height:1em">{cells}</div></td></tr>'
         )
     one, many = escape(fed.client_word[0]), escape(fed.row_word[1])
-    head = f"<tr><th style='text-align:left'>{one}</th><th style='text-align:right'>{many}</th><th></th></tr>"
-    return f'<table style="border-collapse:collapse;width:100%">{head}{"".join(rows)}</table>'
+    head = (
+        f'<tr><th style="text-align:left">{one}</th>'
+        f'<th style="text-align:right;padding-right:1em">{many}</th><th></th></tr>'
+    )
+    return f'<table style="border-collapse:collapse;width:100%;font:inherit">{head}{"".join(rows)}</table>'
 
 
 def _sizes(fed: Federation) -> str:

@@ -31,8 +31,7 @@ def statistics(
     standardise: bool = True,
     vocabulary: Mapping[str, Sequence[str]] | None = None,
 ) -> Exchange[Preprocess]:
-    """Ask clients for what preprocessing needs; nothing is asked that the schema or `vocabulary` says
-    already.
+    """Ask clients for what preprocessing needs; nothing is asked that the schema or `vocabulary` says already.
 
     Args:
         schema: the columns of every client's table.

@@ -11,8 +11,7 @@ from manyloom.models.model import Model, misfit
 
 
 class CharLSTM(nn.Module):
-    """Characters [N, T] int64 -> logits of the next one [N, T, symbols]; the state is 0 at each window's
-    start."""
+    """Characters [N, T] int64 -> logits of the next one [N, T, symbols]; the state is 0 at each window's start."""
 
     def __init__(self, symbols: int, embed: int = 8, hidden: int = 256, layers: int = 2) -> None:
         super().__init__()

@@ -31,8 +31,7 @@ class Model:
     one_logit: bool = True  # whether two classes are one logit, not two
 
     def loss(self, classes: int | None) -> LossName:
-        """The default loss: "mse" for a number, "binary" (one logit) for two classes, else
-        "cross-entropy"."""
+        """The default loss: "mse" for a number, "binary" (one logit) for two classes, else "cross-entropy"."""
         if classes is None:
             return "mse"
         return "binary" if classes == 2 and self.one_logit else "cross-entropy"

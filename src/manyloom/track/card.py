@@ -152,7 +152,8 @@ def _about(run: Run) -> str:
     who = verdict.number_word(run.size)
     word = run.client_word[0 if run.size == 1 else 1]
     learned = f"{who} {word} trained it {'together ' if run.size > 1 else ''}with {text.algorithm(run.algorithm)}"
-    moved = f"; no {run.row_word[0]}'s record left its {run.client_word[0]}" if run.size > 1 else ""
+    stays = verdict.record_word(run).replace("’", "'")
+    moved = f"; no {stays} left its {run.client_word[0]}" if run.size > 1 else ""
     lines = [f"{article} {kind}{size}, learned on {data}. {learned}{moved}."]
     use = said.get("use") or "*Not stated: `manyloom card` reports this as missing; fill in `[card] use` in the job.*"
     misuse = said.get("misuse") or "*not stated.*"

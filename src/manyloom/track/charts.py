@@ -359,7 +359,7 @@ def traffic(
     frame = Frame(width, height, top=22, bottom=56, right=8, left=16 + 7 * max(map(len, labels)))
     first, last = rows[0]["r"], rows[-1]["r"]
     half = each / 2
-    named = round_ticks(first, last, 4 if width < 500 else 8)
+    named = round_ticks(math.ceil(first), math.floor(last), 4 if width < 500 else 8)
     x = axis("r", named, (first - half, last + half), [str(r) for r in named], title="round", offset=16)
     y = axis("up", ticks, (-top, top), labels, grid=True)
     bar = max(1.0, frame.plot[0] / len(rows) * 0.74)

@@ -154,5 +154,5 @@ def _value(value: object) -> str:
         return "–"
     if isinstance(value, bool):
         return "on" if value else "off"
-    shown = str(value)
+    shown = ", ".join(map(str, cast("list[object]", value))) if isinstance(value, list) else str(value)
     return shown if len(shown) <= 24 else shown[:23] + "…"

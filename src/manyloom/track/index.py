@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Any
 
 from manyloom.core.text import finite
@@ -130,8 +131,8 @@ class Indexer:
         self._put(f"INSERT OR REPLACE INTO run VALUES ({marks})", *self.row.values())
         with self.db:
             self.db.execute("BEGIN IMMEDIATE")
-            for sql, values in self.pending:
-                self.db.execute(sql, values)
+            for sql, group in groupby(self.pending, key=lambda put: put[0]):
+                self.db.executemany(sql, (values for _, values in group))
         self.pending.clear()
 
     def _put(self, sql: str, *values: object) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -18,9 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from manyloom.core.errors import BadInput, Problem, bad
-from manyloom.core.metrics import METRICS, auc, decided, score
 from manyloom.core.slots import Slots, from_bytes, to_bytes
-from manyloom.core.task import LOSSES, Shape
+from manyloom.core.task import Shape
 from manyloom.data.arrays import from_numpy
 from manyloom.data.federation import Federation
 from manyloom.data.preprocess import Preprocess
@@ -32,9 +31,9 @@ from manyloom.job.prepare import module_of
 from manyloom.job.state import State
 from manyloom.track import rows as raw_rows
 from manyloom.track.folder import dumps, read_json, write_atomic
+from manyloom.track.predictions import Predictions, outputs, tell
 
 FORMAT = 1
-BATCH = 4096
 
 
 # ---- saving
@@ -118,13 +117,7 @@ def load_model(folder: Path, which: Literal["final", "best"] = "final") -> Saved
     info = read_json(folder / "model.json")
     path = folder / "model.safetensors"
     if not info or not path.is_file():
-        raise bad(
-            "model-missing",
-            f"{folder.name} has no model yet",
-            got="model.safetensors is not in its folder",
-            rule="a run writes it at its end",
-            mend=f"manyloom resume {folder.name}",
-        )
+        raise _missing(folder)
     if info.get("v", FORMAT) > FORMAT:
         raise bad(
             "store-newer",
@@ -142,6 +135,22 @@ def load_model(folder: Path, which: Literal["final", "best"] = "final") -> Saved
         )
     saved = SavedModel(folder, info, from_bytes(data))
     return saved if which == "final" else _best(saved)
+
+
+def _missing(folder: Path) -> BadInput:
+    """Why a folder holds no model."""
+    name, kind = folder.name, read_json(folder / "run.json").get("kind")
+    if kind == "sweep":
+        return bad("model-missing", f"{name} is a sweep: each of its runs has a model", mend=f"manyloom compare {name}")
+    if (folder / "clients").is_dir():
+        return bad("model-missing", f"{name} has a model a client, not one for all", rule="they lie in clients/")
+    return bad(
+        "model-missing",
+        f"{name} has no model yet",
+        got="model.safetensors is not in its folder",
+        rule="a run writes it at its end",
+        mend=f"manyloom resume {name}",
+    )
 
 
 def _best(saved: SavedModel) -> SavedModel:
@@ -167,52 +176,6 @@ def _best(saved: SavedModel) -> SavedModel:
     if "buffers" in state.server:
         Layout.of_buffers(module).load(module, state.server["buffers"])
     return SavedModel(saved.folder, saved.info, tensors_of(module))
-
-
-@dataclass(frozen=True, eq=False)
-class Predictions:
-    """What a model says of rows.
-
-    Args:
-        prediction: the class decided for, or the number.
-        p: probability of each class [n, C]; None where a number is predicted.
-        read, needed: columns that were used, of how many.
-        ignored: columns that the model does not know.
-        filled: column -> missing values that were filled with the run's federated means.
-        unseen: column -> values that no training row had (they count as none of the known ones).
-        metrics: where the rows hold the label: over those that have one.
-        labelled: rows with a label.
-    """
-
-    prediction: Sequence[Any]
-    p: np.ndarray[Any, np.dtype[np.float64]] | None
-    columns: Sequence[str] = ()
-    ignored: Sequence[str] = ()
-    filled: Mapping[str, int] = field(default_factory=dict[str, int])
-    unseen: Mapping[str, int] = field(default_factory=dict[str, int])
-    metrics: Mapping[str, float] | None = None
-    labelled: int = 0
-
-    def __len__(self) -> int:
-        return len(self.prediction)
-
-    def __repr__(self) -> str:
-        told = "".join(f", {k}={v:.3f}" for k, v in (self.metrics or {}).items())
-        return f"Predictions({len(self)} rows{told})"
-
-    def table(self) -> dict[str, list[Any]]:
-        """The columns as they are written: row (from 1), prediction, p_0 ... p_n; or row, value."""
-        out: dict[str, list[Any]] = {"row": list(range(1, len(self) + 1))}
-        if self.p is None:
-            return out | {"value": list(self.prediction)}
-        out["prediction"] = list(self.prediction)
-        return out | {f"p_{c}": self.p[:, c].tolist() for c in range(self.p.shape[1])}
-
-    def frame(self) -> Any:
-        """The columns as a pandas frame (pandas must be installed)."""
-        import pandas as pd  # pyright: ignore[reportMissingTypeStubs, reportMissingImports, reportMissingModuleSource]
-
-        return cast(Any, pd).DataFrame(self.table())
 
 
 @dataclass(frozen=True, eq=False)
@@ -274,14 +237,14 @@ class SavedModel:
         module = self.module if module is None else module
         if isinstance(rows, (Tensor, np.ndarray)):
             x = rows if isinstance(rows, Tensor) else from_numpy(cast(Any, rows))
-            return self._told(outputs(module, self._tensor(x)), None)
+            return tell(self.info, outputs(module, self._tensor(x)), None)
         source = Path(rows).name if isinstance(rows, (str, Path)) else "the table"
         pre = self.preprocess
         columns = self.read(rows)
         if pre is None:
             return self._flat(module, columns, source)
         raw = raw_rows.encode(pre, columns, source)
-        told = self._told(outputs(module, from_numpy(pre.encode(raw.table))), raw.y)
+        told = tell(self.info, outputs(module, from_numpy(pre.encode(raw.table))), raw.y)
         return replace(
             told,
             columns=[c.name for c in pre.schema.columns],
@@ -320,7 +283,7 @@ class SavedModel:
         x = self._tensor(from_numpy(flat).reshape(-1, *self.shape.features))
         if y is not None and self.info["target"] == "class":
             y = np.where(np.isnan(y), -1, y).astype(np.int64)
-        return replace(self._told(outputs(module, x), y), columns=list(columns))
+        return replace(tell(self.info, outputs(module, x), y), columns=list(columns))
 
     def _tensor(self, x: Tensor) -> Tensor:
         """Rows as the module takes them: whole numbers for tokens, pixels of 0 to 255 divided by 255."""
@@ -336,47 +299,6 @@ class SavedModel:
             return x.long()
         return x.float() / 255 if kind == "uint8" else x.float()
 
-    def _told(self, out: Tensor, y: np.ndarray[Any, np.dtype[Any]] | None) -> Predictions:
-        if self.info["target"] == "number":
-            value = out.double().reshape(len(out), -1).squeeze(-1)
-            return Predictions(
-                cast("list[float]", cast(Any, value).tolist()),
-                None,
-                metrics=self._metrics(out, y),
-                labelled=_labelled(y),
-            )
-        if out.dim() > 2:
-            raise bad(
-                "not-a-row",
-                "this model predicts a class for each position, not for a row",
-                mend="use ml.load(run).module",
-            )
-        names = list(self.info["labels"]) or [str(c) for c in range(max(2, out.shape[-1]))]
-        said = [
-            names[c] if c < len(names) else str(c)
-            for c in cast("list[int]", cast(Any, decided(out).reshape(len(out))).tolist())
-        ]
-        return Predictions(said, probabilities(out).numpy(), metrics=self._metrics(out, y), labelled=_labelled(y))
-
-    def _metrics(self, out: Tensor, y: np.ndarray[Any, np.dtype[Any]] | None) -> dict[str, float] | None:
-        """The job's metrics over the rows that have a label."""
-        if y is None:
-            return None
-        known = np.flatnonzero(y >= 0 if y.dtype.kind == "i" else ~np.isnan(y))
-        if not len(known):
-            return None
-        index = from_numpy(known)
-        out, true = out[index], from_numpy(y[known])
-        true = true.long() if self.info["target"] == "class" else true.float()
-        rows = torch.tensor(float(len(known)), dtype=torch.float64)
-        found: dict[str, float] = {}
-        if self.info["loss"] in LOSSES:
-            found["loss"] = float(LOSSES[self.info["loss"]](out, true).double().mean())
-        for m in cast("Sequence[str]", self.info["metrics"]):
-            sums = METRICS[m].sums(out, true).sum(0)
-            found[m] = auc(score(out), true == 1) if m == "auc" else float(METRICS[m].value(sums, rows))
-        return found
-
 
 def build(info: Mapping[str, Any]) -> nn.Module:
     """The module of a model.json, its weights whatever they are at the start."""
@@ -384,24 +306,3 @@ def build(info: Mapping[str, Any]) -> nn.Module:
     task = task_of(info["model"], (target, info["classes"]), Places(Path(info.get("base") or ".")))
     with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
         return task.build(Shape(tuple(info["features"]), info["classes"]))
-
-
-def outputs(module: nn.Module, x: Tensor) -> Tensor:
-    """A module's output for all rows, [n, ...], a batch at a time."""
-    module.eval()
-    with torch.inference_mode():
-        found = [module(part) for part in torch.split(x, BATCH)] if len(x) else [module(x)]
-    return torch.cat(found)
-
-
-def probabilities(out: Tensor) -> Tensor:
-    """p [n, C] in float64: of one logit, or of one a class."""
-    out = out.double()
-    if out.dim() == 1 or out.shape[-1] == 1:
-        p = out.reshape(-1).sigmoid()
-        return torch.stack([1 - p, p], 1)
-    return out.softmax(-1)
-
-
-def _labelled(y: np.ndarray[Any, np.dtype[Any]] | None) -> int:
-    return 0 if y is None else int((y >= 0).sum() if y.dtype.kind == "i" else (~np.isnan(y)).sum())

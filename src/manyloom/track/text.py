@@ -38,7 +38,8 @@ def _result(run: Run) -> list[str]:
         said = " ".join(verdict.verdict(run)[1:]).replace("’", "'")
         said = said.replace(" it reaches ", " the shared model reaches ", 1)
         moved = text.size(run.bytes_up + run.bytes_down)
-        said += f" No {run.row_word[0]}'s record moved; {moved} of numbers did."
+        stays = verdict.record_word(run).replace("’", "'")
+        said += f" No {stays} moved; {moved} of numbers did."
         return textwrap.wrap(said, WIDTH, break_on_hyphens=False)
     metrics = text.metrics_line(run.final or {}, run.main, 2)
     rows = f" on {verdict.rows_word(run)}" if metrics and run.last and run.last.rows else ""
@@ -151,7 +152,7 @@ def _side_by_side(run: Run, judged: Judged, names: Sequence[str]) -> list[str]:
             at += w + 2
             line = line[:at] + "*" + line[at + 1 :] if star else line
         lines.append(line)
-    shown = [f"* {note}" for note in notes[:3]]
+    shown = [line for note in notes[:3] for line in textwrap.wrap(f"* {note}", WIDTH, subsequent_indent="  ")]
     return [line.rstrip() for line in [*lines, *shown]]
 
 

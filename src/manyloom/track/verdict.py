@@ -148,6 +148,15 @@ def diverged(run: Run) -> bool:
     return after is None or (before is not None and after > 1.5 * before)
 
 
+PEOPLE = frozenset({"patient", "person", "customer", "user", "client", "visitor", "employee", "student", "subject"})
+
+
+def record_word(run: Run) -> str:
+    """What stays where it is: "patient’s record", but "image"."""
+    word = run.row_word[0]
+    return f"{word}’s record" if word in PEOPLE else word
+
+
 def rows_word(run: Run) -> str:
     """The rows that the model was judged on, in words."""
     rows = run.last.rows if run.last else None
@@ -177,7 +186,7 @@ def _who(run: Run) -> str:
     if run.size == 1:
         return f"One {one} trained a model on its own: nothing was shared with anybody."
     word = number_word(run.size)
-    return f"{word} {many} trained one model and no {run.row_word[0]}’s record moved."
+    return f"{word} {many} trained one model and no {record_word(run)} moved."
 
 
 def _status(run: Run) -> str:

@@ -32,6 +32,15 @@ def joined(lines: list[Line]) -> str:
     return "\n".join("".join(piece for piece, _ in line).rstrip() for line in lines)
 
 
+def fit(line: Line, width: int) -> Line:
+    """A line cut to a width."""
+    made: Line = []
+    for piece, style in line:
+        made.append((piece[: max(0, width)], style))
+        width -= len(piece)
+    return made
+
+
 class View:
     """The state of the display; `feed` costs microseconds, `frame` is called a few times a second."""
 
@@ -240,7 +249,7 @@ class View:
         lines.append(self._moved(room))
         if self.round < 3 and not self.over:
             lines += [[], [("Ctrl-C stops after this round and keeps the run resumable", "dim")]]
-        return lines
+        return [fit(line, width) for line in lines]
 
     def _rounds(self, width: int) -> Line:
         share = self.round / self.rounds if self.rounds else 0.0

@@ -28,8 +28,7 @@ def find(info: SourceInfo, data_dir: str | None, kind: str, *, instead: str) -> 
 
 
 def open_checked(info: SourceInfo, file: File, data_dir: str | None, rule: str, mend: str) -> bytes:
-    """The content of one file of a source; a gzipped one may lie there unpacked, or packed by another
-    gzip."""
+    """The content of one file of a source; a gzipped one may lie there unpacked, or packed by another gzip."""
     base = data_dir or os.environ.get(VARIABLE)
     what = f"{info.name} is not here: {file.name} is missing"
     if not base:

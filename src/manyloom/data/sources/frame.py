@@ -174,8 +174,7 @@ def read_parquet(path: Path, needs: str, categorical: Sequence[str] = ()) -> dic
 
 
 def arrow_cells(column: Any, name: str, file: str, names: bool = False) -> Cells:
-    """A pyarrow column: numbers and booleans as they are, everything that is text or a dictionary as
-    texts."""
+    """A pyarrow column: numbers and booleans as they are, everything that is text or a dictionary as texts."""
     from pyarrow import types  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
     if names:

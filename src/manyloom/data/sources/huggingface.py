@@ -33,8 +33,7 @@ def huggingface(
     seed: Annotated[int, AtLeast(0)] = 0,
     data_dir: str | None = None,
 ) -> Federation:
-    """A set of the Hugging Face hub, or a folder that `datasets` reads: images, or a table of numbers and
-    texts.
+    """A set of the Hugging Face hub, or a folder that `datasets` reads: images, or a table of numbers and texts.
 
     Args:
         dataset: name on the hub, or a path.

@@ -149,8 +149,7 @@ def _pair(images: npt.NDArray[Any], labels: npt.NDArray[Any], info: SourceInfo) 
 
 
 def read_idx(data: bytes, name: str) -> npt.NDArray[Any]:
-    """An IDX file, plain or gzipped: two zero bytes, the type, the number of axes, their lengths, the
-    elements.
+    """An IDX file, plain or gzipped: two zero bytes, the type, the number of axes, their lengths, the elements.
 
     Raises `data-corrupt` for anything else, a file cut in half included.
 

@@ -31,8 +31,7 @@ class Choice(NamedTuple):
 def shape(
     frame: Frame, choice: Choice, files: tuple[Sequence[str], I64] | None
 ) -> tuple[Table, tuple[list[str], I64] | None]:
-    """The table of all rows that have a label, and their natural clients: names, and the number of each
-    row's.
+    """The table of all rows that have a label, and their natural clients: names, and the number of each row's.
 
     `files` says which file a row came from; a key column goes before it.
     """
@@ -51,6 +50,14 @@ def shape(
     target = choice.target or guess(label)
     rows = np.flatnonzero(here)
     y, labels = _labels(label, target, rows, choice)
+    if target == "class" and len(labels) < 2:
+        raise bad(
+            "out-of-range",
+            "there is nothing to tell apart: every row has the same label",
+            got=f'label = "{choice.label}" is "{next(iter(labels))}" in all {len(rows)} rows of {frame.name}',
+            rule="a class needs a second one",
+            mend="choose another label",
+        )
     columns: list[Column] = []
     numbers: list[F64] = []
     codes: list[np.ndarray[tuple[int], np.dtype[np.int32]]] = []

@@ -36,8 +36,7 @@ def synthetic(
     standardise: bool = False,
     seed: Annotated[int, AtLeast(0)] = 0,
 ) -> Federation:
-    """Normal clouds around one centre a class: row r is a function of (seed, r), made when its client is
-    asked.
+    """Normal clouds around one centre a class: row r is a function of (seed, r), made when its client is asked.
 
     Labels are uniform; x = centre[y] + z with z ~ N(0, 1) and centres ~ N(0, 6 / features). By "iid" and
     "natural" client i owns the rows from i * samples_per_client; other schemes deal rows by their labels.

@@ -68,6 +68,7 @@ def _kinds(run: Run) -> Data:
     up, down = (sum(v[way] for v in run.bytes.values()) for way in ("up", "down"))
     share = (run.bytes_up + run.bytes_down) / max(1, up + down)
     heading = f"{text.percent(share)} of all bytes are training" if up + down else "No bytes were counted"
+    heading = heading if run.rounds or not up + down else f"{text.size(up + down)} before the first round"
     return {"heading": heading, "subtitle": "All that crossed, by what it was for.", "rows": rows}
 
 

@@ -24,8 +24,10 @@ def section(run: Run, draw: Drawer) -> Data | None:
 
 
 def _sentence(run: Run) -> str:
-    if run.last is None or not run.rounds:
+    if run.last is None:
         return "The model has not been judged yet."
+    if not run.rounds:
+        return "No round is done yet: these numbers are from before training."
     if run.size == 1:
         return f"One {run.client_word[0]} took part, so there is nobody to compare it with."
     found = verdict.worst_client(run)

@@ -224,4 +224,4 @@ def _quantiles(run: Run, people: list[Person]) -> Data | None:
         ["", "smallest", "25 %", "median", "75 %", "largest"] if len(found) == 5 else ["", *map(str, range(len(found)))]
     )
     row = [f"Training {run.row_word[1]} a {run.client_word[0]}", *map(text.count, found)]
-    return {"title": "Numbers", "head": head, "rows": [row]}
+    return {"title": "Sizes in numbers", "head": head, "rows": [row]}

@@ -8,6 +8,7 @@ from typing import Any
 from manyloom.core import text
 from manyloom.track.record import Run
 from manyloom.track.sections.parts import Data, Drawer, capital
+from manyloom.track.verdict import record_word
 
 ID = "privacy"
 FIELDS = (
@@ -38,7 +39,7 @@ def _none(run: Run) -> Data:
     one = run.client_word[0]
     saw = "only sums of updates" if run.secure else f"each {one}’s update"
     said = [
-        f"No {run.row_word[0]}’s record left its {one}. But the hub saw {saw} in the clear, and an update can give "
+        f"No {record_word(run)} left its {one}. But the hub saw {saw} in the clear, and an update can give "
         f"away much of the {run.row_word[1]} it was made from; so can the finished model.",
         "This run has no [privacy] table: nothing bounds what can be learned about one of them.",
     ]

@@ -75,7 +75,9 @@ def _metric_key(run: Run, name: str, judged: Judged | None, final: Metrics) -> D
     value, note = final.get(name), ""
     pooled = run.baselines.get("central")
     found = verdict.judged_interval(judged, name) if judged and value is not None else None
-    if found is not None and name == run.main:
+    if value is not None and not run.rounds:
+        note = "before training"
+    elif found is not None and name == run.main:
         note = f"95 %: {text.short(found[0])} to {text.short(found[1])}"
     elif pooled and pooled.metrics.get(name) is not None:
         note = f"pooled {text.number(pooled.metrics[name])}"
