@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from manyloom.core.exchange import Lost
 from manyloom.track import record
 from manyloom.track.store import Store
 from tests.cli.conftest import Cli, narrow, valid
@@ -78,6 +79,33 @@ def test_ctrl_c_ends_it_after_a_client(here: Cli, monkeypatch: pytest.MonkeyPatc
     assert done.code == 130 and "stopping after this hospital" in done.err
     valid(done.json)
     assert done.json["status"] == "interrupted" and done.json["baselines"] is None
+
+
+def test_a_central_run_that_stops(here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from manyloom.runtime.local import Local
+
+    whole = Local.ask
+
+    def hit(self: Local, ask: Any) -> Any:
+        if ask.verb == "train" and ask.round == 2:
+            signal.raise_signal(signal.SIGINT)
+        return whole(self, ask)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Local, "ask", hit)
+        done = here("baseline", "central", "heart", "job.rounds=4", "--json")
+    assert done.code == 130 and "interrupted after round 2 of 4" in done.err
+    valid(done.json)
+    assert done.json["status"] == "interrupted" and done.json["next"] == ["manyloom baseline central heart job.rounds=4"]
+
+    def gone(self: Local, ask: Any) -> Any:
+        return [Lost(int(i), "error", "gone") for i in ask.to] if ask.verb == "train" else whole(self, ask)
+
+    monkeypatch.setattr(Local, "ask", gone)
+    failed = here("baseline", "central", "heart", "job.rounds=4", "--json")
+    assert failed.code == 1 and failed.json["error"]["code"] == "quorum"
+    valid(failed.json)
+    assert here("baseline", "local", "heart", "job.rounds=1").code == 1
 
 
 def test_wrong_kinds_and_jobs(here: Cli) -> None:

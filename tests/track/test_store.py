@@ -130,7 +130,7 @@ def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store, store.create("x") as writer:
         writer.append({"type": "evaluated", "round": 1, "metrics": {"loss": float("nan"), "auc": np.float32(0.5)}})
         writer.append({"type": "evaluated", "round": np.int64(2), "metrics": {"loss": np.float64("inf")}})
-    first, second = writer.folder.events()
+    first, second, _ = writer.folder.events()
     assert first["metrics"] == {"loss": None, "auc": 0.5}
     assert second["metrics"] == {"loss": None} and second["round"] == 2
 

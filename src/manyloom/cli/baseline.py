@@ -13,7 +13,7 @@ from typer import Argument, Option
 from manyloom.cli.out import Next, Out, complete_jobs, fields
 from manyloom.cli.parse import job_path, overrides
 from manyloom.cli.process import Stop, settle
-from manyloom.core.errors import bad
+from manyloom.core.errors import Problem, bad
 from manyloom.core.text import finite, listed, metric, metrics_line, number, ordered, plural, seconds
 from manyloom.core.validate import nearest
 
@@ -65,7 +65,7 @@ def baseline(
 def _central(out: Out, job: Job, typed: str, of: str | None) -> int:
     """An ordinary run over one client that holds everything, then judged client by client."""
     from manyloom import session
-    from manyloom.cli.run import execute
+    from manyloom.cli.run import execute, finish
     from manyloom.job import baseline as jobs
     from manyloom.runtime.local import Local
 
@@ -75,10 +75,15 @@ def _central(out: Out, job: Job, typed: str, of: str | None) -> int:
     ran = execute(
         out, lambda stop: session.run(jobs.central(job), home=out.home, kind="baseline", parent=of, stop=stop)
     )
-    if ran.status not in ("done", "stopped") or ran.result is None or ran.folder is None:
-        from manyloom.cli.run import finish
-
+    if ran.folder is None or not ran.folder.is_dir():
         return finish(out, ran, again=f"manyloom baseline central {typed}")
+    if ran.status not in ("done", "stopped"):
+        document = _document(out, ran.run, of, "central")
+        error = document["error"]
+        out.warn(Problem(**error).text() if error else f"interrupted after round {document['rounds']} of {job.rounds}")
+        ahead = [f"manyloom baseline central {typed}"]
+        out.emit(document, "", made=ran.run, next=ahead, ok=False)
+        return ran.code
     judged = jobs.judge(job, _fitted(ran.folder, job), Local())
     found = jobs.of_central(judged, ran.run, time.perf_counter() - began)
     _tell(out, ran.run, of, found, _toml(job, "all records pooled"))

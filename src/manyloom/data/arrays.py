@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
+
+from manyloom.core.tensors import from_numpy
 
 Array = npt.NDArray[Any]
 I64 = npt.NDArray[np.int64]
 F64 = npt.NDArray[np.float64]
-from_numpy = cast("Callable[[Array], Tensor]", torch.from_numpy)  # pyright: ignore[reportUnknownMemberType]
 
 
 def as_tensor(array: Tensor | Array) -> Tensor:

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from manyloom.core import seeds
 from manyloom.core.errors import bad
+from manyloom.core.tensors import from_numpy
 from manyloom.core.validate import Below
-from manyloom.data.arrays import I64, any_of_row, from_numpy
+from manyloom.data.arrays import I64, any_of_row
 from manyloom.data.sources.info import SourceInfo
 from manyloom.data.store import All, Numbered, Part, Raw, Shared, Slab, Some, Store
 from manyloom.data.table import Table, TableSchema, Target

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from manyloom.core.errors import bad
-from manyloom.data.arrays import I64, any_of_row, as_tensor, from_numpy, offsets
+from manyloom.core.tensors import from_numpy
+from manyloom.data.arrays import I64, any_of_row, as_tensor, offsets
 from manyloom.data.build import cast_of, check_test, not_finite
 from manyloom.data.federation import Federation, check_range, ids_of, label_range
 from manyloom.data.holdout import hold_out

@@ -12,7 +12,7 @@ import torch
 
 from manyloom.core.errors import bad
 from manyloom.core.slots import Slots, pack_json, unpack_json
-from manyloom.data.arrays import from_numpy
+from manyloom.core.tensors import from_numpy
 from manyloom.data.table import F64, Column, Table, TableSchema
 
 F32 = npt.NDArray[np.float32]

@@ -15,7 +15,7 @@ import numpy as np
 from manyloom.core.errors import Problem, RunFailed
 from manyloom.core.exchange import Ask, Exchange, Fold, Handler, Ids, Reply
 from manyloom.core.slots import Slots, pack_json, unpack_json
-from manyloom.data.arrays import from_numpy
+from manyloom.core.tensors import from_numpy
 from manyloom.data.federation import Client, Federation
 from manyloom.data.preprocess import Preprocess
 from manyloom.data.table import TableSchema

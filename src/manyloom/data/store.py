@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from manyloom.core import seeds
-from manyloom.data.arrays import I64, from_numpy, offsets
+from manyloom.core.tensors import from_numpy
+from manyloom.data.arrays import I64, offsets
 from manyloom.data.holdout import hold_out
 from manyloom.data.table import Table
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from manyloom.core.exchange import Ids
 from manyloom.core.metrics import BINS, METRICS, auc, bins_of, score
 from manyloom.core.task import Task
-from manyloom.data.arrays import from_numpy
+from manyloom.core.tensors import from_numpy
 from manyloom.data.store import Slab
 from manyloom.engine.autograd import Autograd
 from manyloom.engine.loop import Failed

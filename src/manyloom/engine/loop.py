@@ -19,7 +19,7 @@ from manyloom.core.parts import Drive, Seen, State, Work, per_client
 from manyloom.core.seeds import U64, key
 from manyloom.core.slots import Slots
 from manyloom.core.task import Task
-from manyloom.data.arrays import from_numpy
+from manyloom.core.tensors import from_numpy
 from manyloom.data.store import Slab
 from manyloom.engine.autograd import Autograd
 from manyloom.engine.plan import Stretch, sizes_of

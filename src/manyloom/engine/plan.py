@@ -18,7 +18,7 @@ from manyloom.core.exchange import Ids
 from manyloom.core.parts import Batches
 from manyloom.core.seeds import U64, key, permutations
 from manyloom.core.task import Task
-from manyloom.data.arrays import from_numpy
+from manyloom.core.tensors import from_numpy
 from manyloom.data.store import Slab
 
 Int = npt.NDArray[np.int64]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from manyloom.core.errors import BadInput, Problem, bad
 from manyloom.core.slots import Slots, from_bytes, to_bytes
 from manyloom.core.task import Shape
-from manyloom.data.arrays import from_numpy
+from manyloom.core.tensors import from_numpy
 from manyloom.data.federation import Federation
 from manyloom.data.preprocess import Preprocess
 from manyloom.data.table import MISSING

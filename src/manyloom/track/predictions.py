@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from manyloom.core.errors import bad
 from manyloom.core.metrics import METRICS, auc, decided, score
 from manyloom.core.task import LOSSES
-from manyloom.data.arrays import F64, I64, from_numpy
+from manyloom.core.tensors import from_numpy
+from manyloom.data.arrays import F64, I64
 
 BATCH = 4096
 

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from torch import Tensor
 
 from manyloom.core.errors import bad
+from manyloom.core.tensors import from_numpy
 from manyloom.core.validate import AtLeast, checked
-from manyloom.data.arrays import from_numpy
 from manyloom.data.build import federate, unit
 from manyloom.data.federation import Federation, TestKey
 from manyloom.data.partition import Partition

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from manyloom.core.errors import bad
+from manyloom.core.tensors import from_numpy
 from manyloom.core.validate import AtLeast, checked
-from manyloom.data.arrays import from_numpy
 from manyloom.data.build import federate
 from manyloom.data.federation import Federation, TestKey
 from manyloom.data.partition import Partition

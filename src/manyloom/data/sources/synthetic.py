@@ -11,8 +11,8 @@ from torch import Tensor
 
 from manyloom.core import seeds
 from manyloom.core.errors import bad
+from manyloom.core.tensors import from_numpy
 from manyloom.core.validate import AtLeast, checked
-from manyloom.data.arrays import from_numpy
 from manyloom.data.build import check_test
 from manyloom.data.federation import Federation, TestKey
 from manyloom.data.holdout import hold_out
