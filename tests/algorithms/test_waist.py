@@ -90,7 +90,9 @@ def test_the_order_of_clients_changes_nothing(recipe):
     parts = [np.arange(a, b) for a, b in zip(off[:-1], off[1:])]
 
     def federation(order):
-        return Federation.of_tensors(x, y, [parts[i] for i in order], names=[names[i] for i in order], test=0.0, classes=3)
+        return Federation.of_tensors(
+            x, y, [parts[i] for i in order], names=[names[i] for i in order], test=0.0, classes=3
+        )
 
     algorithm = A.RECIPES[recipe](**LOCAL)
     one, other = (theta(job(algorithm, federation(o), rounds=2)) for o in ([0, 1, 2, 3, 4], [3, 1, 4, 0, 2]))

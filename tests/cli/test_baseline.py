@@ -96,7 +96,8 @@ def test_a_central_run_that_stops(here: Cli, monkeypatch: pytest.MonkeyPatch) ->
         done = here("baseline", "central", "heart", "job.rounds=4", "--json")
     assert done.code == 130 and "interrupted after round 2 of 4" in done.err
     valid(done.json)
-    assert done.json["status"] == "interrupted" and done.json["next"] == ["manyloom baseline central heart job.rounds=4"]
+    assert done.json["status"] == "interrupted"
+    assert done.json["next"] == ["manyloom baseline central heart job.rounds=4"]
 
     def gone(self: Local, ask: Any) -> Any:
         return [Lost(int(i), "error", "gone") for i in ask.to] if ask.verb == "train" else whole(self, ask)

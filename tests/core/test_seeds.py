@@ -28,7 +28,12 @@ GOLDEN = (11903655869230213665, [3, 0, 1, 2, 4])
 def test_each_part_of_the_key_matters():
     ids = np.arange(3, dtype=np.uint64)
     base = seeds.key(1, 1, ids, "a")
-    for other in (seeds.key(2, 1, ids, "a"), seeds.key(1, 2, ids, "a"), seeds.key(1, 1, ids, "b"), seeds.key(1, 1, ids, "a", 1)):
+    for other in (
+        seeds.key(2, 1, ids, "a"),
+        seeds.key(1, 2, ids, "a"),
+        seeds.key(1, 1, ids, "b"),
+        seeds.key(1, 1, ids, "a", 1),
+    ):
         assert not (base == other).any()
 
 

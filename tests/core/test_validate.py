@@ -12,7 +12,8 @@ from manyloom.core.validate import Above, IntOrShare, check, checked, distance, 
 
 
 @pytest.mark.parametrize(
-    ("value", "n", "many"), [(10, 4, 10), (0.1, 10, 1), (0.1, 11, 2), (1.0, 7, 7), (1, 7, 1), (2 / 3, 3, 2), (0.3, 10, 3)]
+    ("value", "n", "many"),
+    [(10, 4, 10), (0.1, 10, 1), (0.1, 11, 2), (1.0, 7, 7), (1, 7, 1), (2 / 3, 3, 2), (0.3, 10, 3)],
 )
 def test_int_or_share(value, n, many):
     assert share_of(value, n) == many
@@ -34,9 +35,9 @@ def test_what_a_wrong_value_is_told():
     wrong = check("rounds", "40", int, "job")
     assert wrong is not None
     assert wrong.text() == (
-        'error: rounds must be a whole number\n'
+        "error: rounds must be a whole number\n"
         '  got    rounds = "40" (text) in [job]\n'
-        '  mend   write rounds = 40 without quotes'
+        "  mend   write rounds = 40 without quotes"
     )
     assert check("q", 0.0, IntOrShare).code == "out-of-range"
     assert check("q", 0, IntOrShare).code == "out-of-range"

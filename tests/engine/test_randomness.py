@@ -100,7 +100,7 @@ def test_the_callers_generator_and_threads_are_left_alone(module) -> None:  # ty
         a = algorithm()
         e = engine(Task(module) if module else task(), a, FED)
         found.append(torch.rand(1))
-        for g in e.train(FED, np.arange(9), down_of(e, a), lambda ids: {}, 1):  # type: ignore[arg-type]
+        for _ in e.train(FED, np.arange(9), down_of(e, a), lambda ids: {}, 1):  # type: ignore[arg-type]
             if len(found) < 4:
                 found.append(torch.rand(1))
             assert torch.get_num_threads() == 2

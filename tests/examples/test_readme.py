@@ -8,7 +8,8 @@ import pytest
 import manyloom
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "examples").rglob("*.md"), *(ROOT / "docs").glob("*.md")]
+TOP = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [*TOP, *(ROOT / "examples").rglob("*.md"), *(ROOT / "docs").glob("*.md")]
 
 
 def test_the_session_runs(tmp_path, monkeypatch, capsys):

@@ -21,7 +21,10 @@ def of(events, kind):
 
 def test_scheduled_faults_are_survived_and_named():
     events = play(job(simulate=Simulate(drop=["2:0", "3:3"])))
-    assert [(e.round, e.client, e.reason) for e in of(events, "client_lost")] == [(2, 0, "simulated"), (3, 3, "simulated")]
+    assert [(e.round, e.client, e.reason) for e in of(events, "client_lost")] == [
+        (2, 0, "simulated"),
+        (3, 3, "simulated"),
+    ]
     assert [(e.round, e.back, e.lost) for e in of(events, "round_done")] == [(1, 5, 0), (2, 4, 1), (3, 4, 1)]
     assert events[-1].status == "done"
 
@@ -29,7 +32,9 @@ def test_scheduled_faults_are_survived_and_named():
 def test_drawn_faults_follow_the_seed_and_their_rate():
     def lost(seed):
         fed = classes(sizes=(2,) * 40, test=0.0)
-        events = play(job(federation=fed, rounds=10, seed=seed, quorum=1, simulate=Simulate(dropout=0.3), eval_every=10))
+        events = play(
+            job(federation=fed, rounds=10, seed=seed, quorum=1, simulate=Simulate(dropout=0.3), eval_every=10)
+        )
         return [(e.round, e.client) for e in of(events, "client_lost")]
 
     assert lost(1) == lost(1) != lost(2)

@@ -30,7 +30,7 @@ def test_momentum():
 
 def test_adam():
     # m = .1u, .19u; v = .99 t2 + .01 uu, ...; theta += .1 m / (sqrt v + tau), no bias correction
-    t2, v, theta = 1e-6, [], []
+    t2, theta = 1e-6, []
     for u, start in zip([0.5, -0.25], [1.0, -1.0]):
         v1 = 0.99 * t2 + 0.01 * u * u
         v2 = 0.99 * v1 + 0.01 * u * u

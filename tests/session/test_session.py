@@ -27,7 +27,15 @@ def test_a_run_leaves_a_whole_folder(tmp_path):
     result = ml.train(job(), progress=None, home=tmp_path)
     folder = tmp_path / "runs" / result.run_id
     names = {p.name for p in folder.iterdir()}
-    assert {"run.json", "job.toml", "env.json", "events.jsonl", "checkpoints", "model.safetensors", "model.json"} <= names
+    assert {
+        "run.json",
+        "job.toml",
+        "env.json",
+        "events.jsonl",
+        "checkpoints",
+        "model.safetensors",
+        "model.json",
+    } <= names
     assert json.loads((folder / "run.json").read_text())["status"] == "done"
     assert not (folder / "lock").exists() or Folder(folder).holder() is None
     assert [e["type"] for e in lines(folder)][:2] == ["run_started", "planned"]
@@ -133,7 +141,13 @@ def child(home, pause=None, at=0, resume=None):
 
 @pytest.mark.parametrize(
     ("pause", "at"),
-    [(["phase", "train"], 3), (["client_done", ""], 2), (["phase", "evaluate"], 4), (["round_done", ""], 5), (["saved", ""], 1)],
+    [
+        (["phase", "train"], 3),
+        (["client_done", ""], 2),
+        (["phase", "evaluate"], 4),
+        (["round_done", ""], 5),
+        (["saved", ""], 1),
+    ],
 )
 def test_kill_9_in_each_phase_resumes_bit_for_bit(tmp_path, pause, at, whole_history):
     process = child(tmp_path, pause, at)

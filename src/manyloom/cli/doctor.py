@@ -183,7 +183,7 @@ def _version(package: str) -> str | None:
 def _job(out: Out, job: str, given: dict[str, object]) -> list[Check]:
     """The job as its plan sees it: every problem a line of its own."""
     from manyloom.job.job import Job
-    from manyloom.job.plan import plan
+    from manyloom.session import plan
 
     try:
         made = Job.from_toml(str(job_path(job)), given, str(out.data_dir) if out.data_dir else None)

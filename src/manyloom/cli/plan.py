@@ -28,7 +28,7 @@ def plan(
     path = job_path(job)
     settle()
     from manyloom.job.job import Job
-    from manyloom.job.plan import plan as planned
+    from manyloom.session import plan as planned
 
     made = Job.from_toml(str(path), given, str(out.data_dir) if out.data_dir else None)
     found = planned(made, tried=tried)

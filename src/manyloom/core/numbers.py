@@ -35,6 +35,18 @@ def number(value: object) -> str:
     return f"{v:.3f}" if size < 10 else f"{v:.2f}" if size < 100 else f"{v:.1f}"
 
 
+def beside(value: float, other: object) -> str:
+    """The size of a difference, with as many digits as a number it belongs to is shown with.
+
+    >>> beside(-0.0104, 0.887), beside(7.2531, 62.51), beside(120.4, 48213.2)
+    ('0.010', '7.25', '120')
+    """
+    scale = abs(finite(other) or 0.0)
+    if scale < 10:
+        return number(abs(value))
+    return f"{abs(value):.2f}" if scale < 100 else f"{abs(value):.1f}" if scale < 1000 else count(abs(value))
+
+
 def short(value: object) -> str:
     """The end of an interval: two digits.
 

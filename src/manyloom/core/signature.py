@@ -9,6 +9,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Annotated, Any, Unpack, get_args, get_origin, get_type_hints
 
 from manyloom.core.errors import Problem
@@ -41,6 +42,11 @@ class Key:
 
 def keys(factory: Callable[..., object]) -> dict[str, Key]:
     """The keys a factory takes, in order; `**options: Unpack[SomeOptions]` counts as the keys of `SomeOptions`."""
+    return dict(_read(factory))
+
+
+@cache  # evaluating annotations is most of the time that reading a job takes
+def _read(factory: Callable[..., object]) -> Mapping[str, Key]:
     found = get_type_hints(factory, include_extras=True)
     doc = meanings(factory.__doc__ or "")
     out: dict[str, Key] = {}

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from manyloom.core.numbers import UNKNOWN as UNKNOWN
 from manyloom.core.numbers import about as about
+from manyloom.core.numbers import beside as beside
 from manyloom.core.numbers import clock as clock
 from manyloom.core.numbers import count as count
 from manyloom.core.numbers import digest as digest
@@ -146,8 +147,7 @@ def columns(head: Sequence[str], rows: Sequence[Sequence[str]], left: Collection
     cells = [list(head), *[list(row) for row in rows]]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     lines = [
-        "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths)))
-        for row in cells
+        "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))) for row in cells
     ]
     return "\n".join(line.rstrip() for line in lines)
 
@@ -267,7 +267,8 @@ def _planned(e: Event) -> str:
 def _round_done(e: Event) -> str:
     metrics: Mapping[str, object] = e.get("metrics") or {}
     names = [*(["loss"] if "loss" in metrics else []), *ordered(metrics.keys() - {"loss"}, e.get("watch"))]
-    told = [f"{k} {number(metrics[k])}" for k in names[:2]]
+    shown = [f"{k} {number(metrics[k]).replace(' ', '')}" for k in names[:3]]
+    told: list[str] = []
     back, asked = e.get("back"), e.get("asked")
     if isinstance(back, int):
         told.append(f"clients {back}/{asked if isinstance(asked, int) else back + int(e.get('lost') or 0)}")
@@ -277,7 +278,8 @@ def _round_done(e: Event) -> str:
         told.append("up " + size(e["bytes_up"]).replace(" ", ""))
     if e.get("seconds") is not None:
         told.append(seconds(e["seconds"], 2).replace(" ", ""))
-    return " ".join(["round   ", _at(e), *told])
+    lines = [" ".join(["round   ", _at(e), *shown[:n], *told]) for n in (3, 2)]
+    return next((line for line in lines if len(line) <= 80), lines[-1])
 
 
 def _why(e: Event) -> str:

@@ -81,13 +81,12 @@ class Plan:
         return "\n".join(lines(self))
 
 
-def plan(job: Job, runtime: Runtime | None = None, *, tried: int = 0) -> Plan:
+def plan(job: Job, runtime: Runtime, *, tried: int = 0) -> Plan:
     """What a job will do; `tried` rounds are run on throw-away state and timed.
 
     Raises:
         BadInput: everything that a run would refuse.
     """
-    runtime = runtime or _local()
     ready = prepare(job, runtime)
     seconds = _try(job, runtime, ready, tried) if tried else None
     runtime.close()
@@ -209,12 +208,6 @@ def _try(job: Job, runtime: Runtime, ready: Prepared, tried: int) -> float:
     each = min(took) if took else (time.perf_counter() - began)
     runtime.restore({})
     return each * job.rounds
-
-
-def _local() -> Runtime:
-    from manyloom.runtime.local import Local
-
-    return Local()
 
 
 def lines(p: Plan) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from base64 import b64encode
 from datetime import UTC, datetime
 from functools import cache
@@ -65,6 +66,11 @@ def part(name: str) -> str:
     return files("manyloom.track").joinpath("templates", name).read_text("utf-8")
 
 
+def _whole(value: Any) -> Any:
+    """A text whose large numbers ("4 812") do not break over lines; markup as it is."""
+    return re.sub(r"(?<=\d) (?=\d{3}\b)", "\u00a0", value) if type(value) is str else value
+
+
 @cache
 def _pages() -> Environment:
     return Environment(
@@ -73,4 +79,5 @@ def _pages() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
+        finalize=_whole,
     )

@@ -109,10 +109,10 @@ def says_little(rows: int | None, positives: int | None) -> bool:
 
 
 class Gap(NamedTuple):
-    """The shared model against another number: > 0 is better, and whether the rows could show it."""
+    """The shared model against another number: > 0 is better; whether the rows could show it, if that is known."""
 
     value: float
-    shown: bool
+    shown: bool | None
 
 
 def gap(run: Run, other: float | None, name: str | None = None) -> Gap | None:
@@ -126,8 +126,7 @@ def gap(run: Run, other: float | None, name: str | None = None) -> Gap | None:
     rows, positives = (run.last.rows, run.last.positives) if run.last else (None, None)
     errors = [error_of(name, v, rows, positives) for v in (mine, other)]
     known = [e for e in errors if e is not None]
-    limit = Z * math.hypot(*known) if len(known) == 2 else 0.0
-    return Gap(better, abs(better) > limit)
+    return Gap(better, abs(better) > Z * math.hypot(*known) if len(known) == 2 else None)
 
 
 def number_word(n: int) -> str:
@@ -235,7 +234,9 @@ def _reaches(run: Run) -> str:
     if abs(found.value) < 0.0005:
         return f"{start}: the same as training on pooled records."
     side = "above" if (found.value > 0) != (name in text.LOWER_IS_BETTER) else "below"
-    far = f"{text.number(abs(found.value))} {side} training on pooled records"
+    far = f"{text.beside(found.value, value)} {side} training on pooled records"
+    if found.shown is None:
+        return f"{start}: {far}."
     if not found.shown:
         return f"{start}: {far}, no difference that {rows} could show."
     return f"{start}: {far}" + (", which is better." if found.value > 0 else "; pooling is better.")
@@ -252,7 +253,7 @@ def _alone(run: Run) -> str:
         beaten = sum(run.better(mine, v) for v in values)
         gaps = sorted(abs(mine - v) for v in values)
         if beaten == len(values):
-            ends = list(dict.fromkeys(text.number(g) for g in (gaps[0], gaps[-1])))
+            ends = list(dict.fromkeys(text.beside(g, mine) for g in (gaps[0], gaps[-1])))
             far = " to ".join(ends)
             side = "below" if name in text.LOWER_IS_BETTER else "above"
             said = f"That is {far} {side} what one {one} alone reaches on everyone."
@@ -321,12 +322,14 @@ def title_result(run: Run) -> str:
     pooled, name = run.baselines.get("central"), run.main
     found = gap(run, pooled.metrics.get(name) if pooled else None)
     if found is not None and not diverged(run):
-        if not found.shown or abs(found.value) < 0.0005:
+        far = text.beside(found.value, (run.final or {}).get(name))
+        if found.shown is False or abs(found.value) < 0.0005:
             near = next((t for t in (0.001, 0.002, 0.005, 0.01, 0.02, 0.05) if abs(found.value) <= t), None)
             return f"Federated training comes within {near:g} of pooling" if near else "Federated and pooled are close"
         if found.value > 0:
-            return f"Federated training beats pooling by {text.number(found.value)}"
-        return f"Federated training stays {text.number(-found.value)} behind pooling"
+            ahead = f"beats pooling by {far}" if found.shown else f"ends {far} ahead of pooling"
+            return f"Federated training {ahead}"
+        return f"Federated training stays {far} behind pooling"
     if run.last is not None and len(run.last.clients) > 1:
         known = [(v, i) for i, m in run.last.clients.items() if (v := m.get(name)) is not None]
         if known:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from markupsafe import escape
+
 from manyloom.core import text
 from manyloom.track.folder import table
 from manyloom.track.record import Run
@@ -21,7 +23,7 @@ def section(run: Run, draw: Drawer) -> Data:
     said = [str(n.get("text", "")) for n in run.notes]
     notes = said[:20] + ([f"and {len(said) - 20} more"] if len(said) > 20 else [])
     toml = "" if run.toml.startswith("#") and "[job]" not in run.toml else run.toml.strip()
-    return {"toml": toml, "facts": facts(run), "notes": notes}
+    return {"toml": escape(toml), "facts": facts(run), "notes": notes}
 
 
 def facts(run: Run) -> list[tuple[str, str]]:

@@ -28,10 +28,11 @@ from manyloom.job.job import Job
 from manyloom.job.loop import loop, start
 from manyloom.job.plan import Plan
 from manyloom.job.plan import of as plan_of
-from manyloom.job.plan import plan as plan
+from manyloom.job.plan import plan as planned
 from manyloom.job.prepare import Prepared, module_of, prepare
 from manyloom.job.state import State
 from manyloom.runtime.local import Local
+from manyloom.session.written import written
 from manyloom.track.document import history, summary
 from manyloom.track.environment import environment
 from manyloom.track.folder import Folder
@@ -41,8 +42,6 @@ from manyloom.track.result import Result
 from manyloom.track.store import Store, Writer
 
 Progress = Literal["auto", "live", "plain"] | None
-SPARE = 0.05  # the share of a run's time that checkpoints may take
-PATIENCE_S = 10.0  # but one is saved at least so often
 UNNAMED = "# no job file can hold this job"
 
 
@@ -89,6 +88,20 @@ def run(
     return _go_on(job, runtime, folder, home, stop)
 
 
+def plan(job: Job, runtime: Runtime | None = None, *, tried: int = 0) -> Plan:
+    """What a job will do: bytes, clients, skew, time, refusals. Nothing is trained.
+
+    Args:
+        job: the job.
+        runtime: who would answer; in this process by default.
+        tried: so many rounds are run on throw-away state and timed.
+
+    Raises:
+        BadInput: everything that a run would refuse.
+    """
+    return planned(job, runtime or Local(), tried=tried)
+
+
 def resume(
     run: str,
     runtime: Runtime | None = None,
@@ -114,7 +127,14 @@ def resume(
     """
     with Store.open(home) as store:
         folder = store.resolve(run)
-    path = folder.path / "job.toml"
+    path, kind = folder.path / "job.toml", str(folder.record().get("kind") or "run")
+    if kind != "run":
+        raise bad(
+            "not-a-run",
+            f"{folder.name} is a {kind}, which goes on when its own command is given again",
+            got=folder.name,
+            mend=f"manyloom {kind} ... as before; what is done is kept",
+        )
     if path.read_text().startswith(UNNAMED):
         raise bad(
             "unnamed-part",
@@ -201,7 +221,7 @@ def _events(
             writer.write("job.digest", job.digest + "\n")
             writer.set(job_digest=job.digest, rounds_planned=job.rounds)
         try:
-            yield from _written(job, runtime, ready, state or start(job, ready), writer, stop)
+            yield from written(job, runtime, ready, state or start(job, ready), writer, stop)
         finally:
             runtime.close()
 
@@ -222,108 +242,6 @@ def _writer(store: Store, job: Job, folder: Folder | None, kind: str, parent: st
     }
     return store.create(
         job.name, toml=toml, digest=job.digest, env=environment(), kind=kind, parent=parent, record=about
-    )
-
-
-def _written(
-    job: Job, runtime: Runtime, ready: Prepared, state: State, writer: Writer, stop: Callable[[], bool]
-) -> Iterator[Event]:
-    """The loop's events, each written before it is shown; checkpoints and the model beside them."""
-    saved = _Saved(writer, state.round)
-    for event in loop(job, runtime, ready, state, run=writer.run_id, stop=stop):
-        if isinstance(event, RunDone):
-            yield from saved.now(event.state)
-            event = _ended(job, ready, event, writer)
-        if isinstance(event, ClientLost) and event.detail:
-            writer.write(f"lost/{event.round:03d}-{slug(event.name)}.txt", event.detail)
-        writer.append(event.to_json())
-        if isinstance(event, RunDone):
-            event = replace(event, result=_result(job, ready, event, writer))
-        yield event
-        if isinstance(event, (RunStarted, Resumed)):
-            yield from _opening(job, ready, writer, isinstance(event, Resumed))
-        if isinstance(event, RoundDone):
-            yield from saved.perhaps(event.state)
-
-
-class _Saved:
-    """Saves states: each if that is cheap, else at most a few seconds apart, and always the best."""
-
-    def __init__(self, writer: Writer, round: int) -> None:
-        self.writer, self.round = writer, round
-        self.began = self.last = time.perf_counter()
-        self.spent = 0.0
-
-    def perhaps(self, state: State | None) -> Iterator[Event]:
-        now = time.perf_counter()
-        cheap = self.spent <= SPARE * (now - self.began) or now - self.last > PATIENCE_S
-        if state is not None and (cheap or state.record.get("best_round") == state.round):
-            yield from self.now(state)
-
-    def now(self, state: State | None) -> Iterator[Event]:
-        if state is None or state.round <= self.round:
-            return
-        mark = time.perf_counter()
-        path, digest = checkpoint.save(state, self.writer.path / "checkpoints")
-        self.round, self.last = state.round, time.perf_counter()
-        self.spent += self.last - mark
-        yield _put(self.writer, Saved(state.round, f"checkpoints/{path.name}", digest))
-
-
-def _opening(job: Job, ready: Prepared, writer: Writer, resumed: bool) -> Iterator[Event]:
-    if resumed:
-        changed = ready.execution.get("changed")
-        if changed:
-            names = ", ".join(cast("dict[str, Any]", changed))
-            yield _put(
-                writer,
-                Note(
-                    "warning",
-                    "not-bit-identical",
-                    f"another {names} than before: the run goes on equal to tolerance, not bit for bit",
-                ),
-            )
-        return
-    p = plan_of(job, ready)
-    yield _put(writer, Planned(p.bytes["up_round"], p.bytes["down_round"], p.seconds_estimate))
-    gaps = job.federation.gaps() if len(job.federation) <= 50 else None
-    if gaps is not None and job.federation.schema is not None:
-        sizes = job.federation.sizes
-        share = {i: [float(x) / max(1, int(sizes[i])) for x in row] for i, row in enumerate(gaps.tolist())}
-        yield _put(writer, Missing([c.name for c in job.federation.schema.columns], share))
-
-
-def _put(writer: Writer, event: Event) -> Event:
-    writer.append(event.to_json())
-    return event
-
-
-def _ended(job: Job, ready: Prepared, event: RunDone, writer: Writer) -> RunDone:
-    """Save the model and say what can be done next."""
-    name = writer.run_id
-    if event.state is not None and event.state.round > 0:
-        writer.set(model_digest=save_model(writer.path, job, event.state, ready.preprocess))
-    ahead = {"done": [f"manyloom report {name}"], "stopped": [f"manyloom report {name}"]}
-    return replace(event, next=ahead.get(event.status, [f"manyloom resume {name}"]))
-
-
-def _result(job: Job, ready: Prepared, event: RunDone, writer: Writer) -> Result:
-    state = cast(State, event.state)
-    model = module_of(job.task, ready.shape, job.seed, state.server, job.algorithm.server.model(state.server))
-    told = summary(Folder(writer.path))
-    return Result(
-        run_id=writer.run_id,
-        status=event.status,
-        model=model,
-        history=history(Folder(writer.path).events()),
-        final=dict(event.final),
-        clients=told["clients"],
-        lost=told["lost"],
-        bytes_up=told["bytes_up"],
-        bytes_down=told["bytes_down"],
-        seconds=told["seconds"]["total"],
-        folder=writer.path,
-        error=event.error,
     )
 
 
