@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,33 +9,19 @@ from typing import Any, Literal, cast
 
 from manyloom.core.errors import BadInput, Problem, RunFailed, bad
 from manyloom.core.exchange import Runtime
-from manyloom.core.text import slug
 from manyloom.job import checkpoint
-from manyloom.job.events import (
-    ClientLost,
-    Event,
-    Missing,
-    Note,
-    Planned,
-    Resumed,
-    RoundDone,
-    RunDone,
-    RunStarted,
-    Saved,
-)
+from manyloom.job.events import Event, RunDone
 from manyloom.job.job import Job
-from manyloom.job.loop import loop, start
+from manyloom.job.loop import start
 from manyloom.job.plan import Plan
-from manyloom.job.plan import of as plan_of
 from manyloom.job.plan import plan as planned
-from manyloom.job.prepare import Prepared, module_of, prepare
+from manyloom.job.prepare import Prepared, prepare
 from manyloom.job.state import State
 from manyloom.runtime.local import Local
 from manyloom.session.written import written
-from manyloom.track.document import history, summary
 from manyloom.track.environment import environment
 from manyloom.track.folder import Folder
-from manyloom.track.model import SavedModel, load_model, save_model
+from manyloom.track.model import SavedModel, load_model
 from manyloom.track.progress import progress as display
 from manyloom.track.result import Result
 from manyloom.track.store import Store, Writer
