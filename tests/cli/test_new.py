@@ -16,8 +16,11 @@ def rows(path: Path, separator: str = ",", label: str = "class", key: bool = Tru
     out = [separator.join(["age", "sex", *(["site"] if key else []), "outcome"])]
     for i in range(n):
         age, sex = drawn.randint(20, 80), drawn.choice("mf")
-        outcome = {"class": "yes" if drawn.random() < age / 100 else "no", "number": f"{age * 1.5 + drawn.random():.3f}",
-                   "three": ["low", "mid", "high"][min(2, age // 30)]}[label]  # fmt: skip
+        outcome = {
+            "class": "yes" if drawn.random() < age / 100 else "no",
+            "number": f"{age * 1.5 + drawn.random():.3f}",
+            "three": ["low", "mid", "high"][min(2, age // 30)],
+        }[label]
         site = [["north", "south", "east"][i % 3]] if key else []
         out.append(separator.join([str(age) if i % 7 else "", sex, *site, outcome]))
     path.write_text("\n".join(out) + "\n", "utf-8")

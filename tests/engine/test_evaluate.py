@@ -35,8 +35,10 @@ def test_three_classes(judged: int) -> None:
     assert found.clients.tolist() == order.tolist()
     pairs = outputs(e, fed, order)
     every_out, every_y = torch.cat([o for o, _ in pairs]), torch.cat([y for _, y in pairs])
-    rows = [*((found.rows[j], found.loss_sums[j], {m: s[j] for m, s in found.sums.items()}, *pairs[j]) for j in range(6)),
-            (found.rows.sum(), found.loss_sums.sum(), {m: s.sum(0) for m, s in found.sums.items()}, every_out, every_y)]  # fmt: skip
+    rows = [
+        *((found.rows[j], found.loss_sums[j], {m: s[j] for m, s in found.sums.items()}, *pairs[j]) for j in range(6)),
+        (found.rows.sum(), found.loss_sums.sum(), {m: s.sum(0) for m, s in found.sums.items()}, every_out, every_y),
+    ]
     for n, loss, sums, out, y in rows:
         assert n == len(y)
         if not len(y):
@@ -120,8 +122,11 @@ def test_tokens_count_as_rows() -> None:
     fed = Toy(SIZES)
     fed.x = torch.randint(0, 7, (len(fed.x), 6), generator=torch.Generator().manual_seed(0))
     fed.y = fed.x.roll(-1, 1)
-    t = Task(lambda: nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 7)).double(), metrics=["accuracy"],
-             size=lambda y: torch.full((len(y),), y.shape[1]))  # fmt: skip
+    t = Task(
+        lambda: nn.Sequential(nn.Embedding(7, 4), nn.Linear(4, 7)).double(),
+        metrics=["accuracy"],
+        size=lambda y: torch.full((len(y),), y.shape[1]),
+    )
     e = engine(t, algorithm(), fed, classes=7)
     found = e.evaluate(fed, np.arange(6), e.initial)  # type: ignore[arg-type]
     assert found.rows.tolist() == [6 * n for n in SIZES]

@@ -105,6 +105,7 @@ def evaluated(cohort: Sequence[dict[str, Any]], r: int, harm: float = 0.0, each:
         "metrics": overall,
         "clients": told if each else {},
         "covered": False,
+        "spread": {k: {"mean": sum(m[k] for m in per.values()) / len(per), "worst_tenth": 0.5} for k in overall},
         "rows": n,
         "positives": sum(v["positives"] for v in told.values()),
         "bytes_up": 64 * len(cohort),

@@ -206,6 +206,37 @@ def test_the_sections_and_their_order() -> None:
     assert "No complete guarantee" in page_of("private")  # a claim without its assumptions is not printed
 
 
+def test_a_baseline_does_not_claim_what_it_is_not() -> None:
+    one = next(e for e in streams.run() if e.get("kind") == "central")
+    events = [
+        *streams.run(("all",), lost=(), baselines=False, name="heart-central"),
+        {**one, "run": "heart-central-k3q9"},
+    ]
+    pooled = of_events(events, "heart-central-k3q9")
+    assert pooled.role == "central" and pooled.beside == {}
+    page = html(pooled)
+    assert "Everything was pooled" in page and "record moved" not in page and "the hub saw" not in page
+    local = next(e for e in streams.run() if e.get("kind") == "local")
+    first = {**streams.started(streams.HOSPITALS, 20), "run": "heart-local-p7d2"}
+    done = {"type": "run_done", "status": "done", "final": {"auc": 0.8}}
+    page = html(of_events([first, local, done], "heart-local-p7d2"))
+    assert "Nothing was shared" in page and "Over 4 hospitals, each judged on its own" in page
+    sweep = of_events([{"type": "run_started", "run": "s-cer3", "algorithm": "sweep", "rounds": 0}], "s-cer3")
+    assert "manyloom compare s-cer3" in html(sweep)
+
+
+def test_a_whole_guarantee_is_printed_and_a_part_of_one_is_not() -> None:
+    events = list(streams.run(privacy=True, baselines=False))
+    fields = {"adjacency": "zero-out", "mechanism": "gaussian", "sampling": "poisson 0.2", "accountant": "pld",
+              "against": "the hub & others", "assumes": ["noise stays secret"], "uncovered": ["metrics"]}  # fmt: skip
+    whole = [{**e, "privacy": {**e["privacy"], **fields}} if e["type"] == "planned" else e for e in events]
+    page = html(of_events(whole))
+    assert "ε = 3.98 at δ = 1e-05, for one client" in page and "a factor of 54, save with probability 1e-05" in page
+    assert "the hub &amp; others" in page and "noise stays secret" in page
+    page = html(of_events(events))
+    assert "ε = " not in page and "lacks adjacency, mechanism, sampling" in page
+
+
 def test_it_is_written_into_the_folder_also_while_it_runs(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store, store.create("heart", toml=streams.TOML, env=streams.ENV) as writer:
         for event in list(streams.run())[:60]:

@@ -17,7 +17,10 @@ import pytest
 from manyloom.core.errors import BadInput, ManyloomError, RunFailed
 from manyloom.track import folder as folders
 from manyloom.track import index
+from manyloom.track.document import summary
 from manyloom.track.folder import Folder
+from manyloom.track.record import read
+from manyloom.track.report import html
 from manyloom.track.store import Store
 
 from . import streams
@@ -135,8 +138,21 @@ def test_numbers_that_are_not_finite_become_null(tmp_path: Path) -> None:
     assert second["metrics"] == {"loss": None} and second["round"] == 2
 
 
+def test_folders_of_every_version_stay_readable() -> None:
+    """`folders/vN/` were written by version N and are never written again."""
+    for folder in sorted((Path(__file__).parent / "folders").iterdir()):
+        run = read(Folder(folder))
+        assert (run.status, run.rounds_done, run.algorithm, run.size) == ("done", 3, "fedavg", 4)
+        assert run.final is not None and run.final["auc"] == pytest.approx(0.8376, abs=1e-4)
+        found = summary(run)
+        assert found["bytes_up"] == 672 and len(found["history"]) == 3 and found["job_digest"].startswith("9f2c41aa")
+        assert html(run).startswith("<!doctype html>")
+
+
 WRITER = """
 import sys, time
+from manyloom.track.record import read
+from manyloom.track.report import html
 from manyloom.track.store import Store
 store = Store.open(sys.argv[1])
 writer = store.create("killed")

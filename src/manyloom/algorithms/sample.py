@@ -21,7 +21,7 @@ def cohort(
     exactly as n ~ Binomial(N, q), then n without replacement. Everybody is asked without a draw.
 
     >>> cohort(np.arange(5), 2, sampling="uniform", rate=0.4, seed=1, round=1)
-    array([0, 4])
+    array([0, 1])
     """
     n = len(eligible)
     if sampling == "uniform" and size >= n:

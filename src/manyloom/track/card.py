@@ -154,6 +154,11 @@ def _about(run: Run) -> str:
     learned = f"{who} {word} trained it {'together ' if run.size > 1 else ''}with {text.algorithm(run.algorithm)}"
     stays = verdict.record_word(run).replace("’", "'")
     moved = f"; no {stays} left its {run.client_word[0]}" if run.size > 1 else ""
+    if run.role is not None:
+        learned, moved = (
+            {"central": "It is a baseline, trained on pooled records"}.get(run.role, "It is a baseline"),
+            "",
+        )
     lines = [f"{article} {kind}{size}, learned on {data}. {learned}{moved}."]
     use = said.get("use") or "*Not stated: `manyloom card` reports this as missing; fill in `[card] use` in the job.*"
     misuse = said.get("misuse") or "*not stated.*"
@@ -171,7 +176,7 @@ def _good(run: Run) -> str:
     if judged is None or not run.final or not run.rounds:
         return "## How good it is\n\nIt has not been judged."
     names = _shown(run)[:2]
-    pooled, local = run.baselines.get("central"), run.baselines.get("local")
+    pooled, local = run.beside.get("central"), run.beside.get("local")
     main = names[0]
     head = ["tested on", run.row_word[1], text.metric(main), "95 %", *map(text.metric, names[1:])]
     head += ([f"pooled {text.metric(main)}"] if pooled else []) + ([f"alone {text.metric(main)}"] if local else [])
@@ -207,7 +212,7 @@ def _named(run: Run, judged: Judged) -> list[int]:
 
 
 def _good_row(run: Run, judged: Judged, names: list[str], i: int | None) -> list[str]:
-    pooled, local, main = run.baselines.get("central"), run.baselines.get("local"), names[0]
+    pooled, local, main = run.beside.get("central"), run.beside.get("local"), names[0]
     mine = (run.final or {}) if i is None else judged.clients[i]
     n, positives = (judged.rows, judged.positives) if i is None else judged.counts.get(i, (None, None))
     value = text.number(mine.get(main))

@@ -220,6 +220,18 @@ class Run:
         return self.people[client].name if client in self.people else f"{self.client_word[0]} {client}"
 
     @property
+    def role(self) -> str | None:
+        """ "central" or "local" where this run is itself a baseline, "sweep" where it is a list of runs."""
+        if self.record.get("kind") == "sweep" or self.algorithm == "sweep":
+            return "sweep"
+        return next((kind for kind, found in self.baselines.items() if found.run == self.id), None)
+
+    @property
+    def beside(self) -> dict[str, Baseline]:
+        """The baselines to compare with: not the run itself."""
+        return {kind: found for kind, found in self.baselines.items() if found.run != self.id}
+
+    @property
     def secure(self) -> bool:
         """Whether the hub saw only sums."""
         return any(line.strip() == "[secure]" for line in self.toml.splitlines())

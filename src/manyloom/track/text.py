@@ -18,7 +18,7 @@ WIDTH = 80
 
 def ending(run: Run, report: str | None = None, next: Sequence[str] | None = None) -> str:
     """The end of a run on standard output: table and verdict, or the result in a line; what to do next."""
-    lines = [baselines_table(run), ""] if run.baselines else []
+    lines = [baselines_table(run), ""] if run.beside else []
     lines += _result(run)
     lines += _privacy(run)
     if run.lost_total:
@@ -34,7 +34,7 @@ def _next(commands: Sequence[str]) -> list[str]:
 
 
 def _result(run: Run) -> list[str]:
-    if run.baselines and run.status == "done" and not verdict.diverged(run):
+    if run.beside and run.status == "done" and not verdict.diverged(run):
         said = " ".join(verdict.verdict(run)[1:]).replace("’", "'")
         said = said.replace(" it reaches ", " the shared model reaches ", 1)
         moved = text.size(run.bytes_up + run.bytes_down)
@@ -65,11 +65,11 @@ def _result(run: Run) -> list[str]:
 
 
 def _privacy(run: Run) -> list[str]:
-    if run.status not in ("done", "stopped"):
+    if run.status not in ("done", "stopped") or run.role is not None:
         return []
     if run.privacy is None:
         seen = "only sums" if run.secure else f"each {run.client_word[0]}'s update"
-        if run.baselines:
+        if run.beside:
             said = f"This run had no privacy protection: the coordinator saw {seen}."
             return [*textwrap.wrap(said, WIDTH), ""]
         return [text.field("privacy", f"none: the coordinator saw {seen}")]
@@ -108,7 +108,7 @@ def baselines_table(run: Run) -> str:
 
 
 def _side_by_side(run: Run, judged: Judged, names: Sequence[str]) -> list[str]:
-    pooled, local = run.baselines.get("central"), run.baselines.get("local")
+    pooled, local = run.beside.get("central"), run.beside.get("local")
     kinds = ["federated", *(["alone"] if local else []), *(["pooled"] if pooled else [])]
     cells: list[list[str]] = []
     stars: list[list[bool]] = []

@@ -169,8 +169,10 @@ def rows_word(run: Run) -> str:
 
 def verdict(run: Run) -> list[str]:
     """The run in three or four sentences; those that the numbers do not carry are left out."""
-    said = [_who(run), _status(run)]
-    if run.final and run.rounds:
+    said = [_who(run), _status(run) if run.role != "sweep" else ""]
+    if run.final and run.role == "local":
+        said += [_on_average(run), _worst(run)]
+    elif run.final and run.rounds:
         if diverged(run):
             said.append(_away(run))
         else:
@@ -179,6 +181,12 @@ def verdict(run: Run) -> list[str]:
 
 
 def _who(run: Run) -> str:
+    if run.role == "sweep":
+        return f"This is a sweep: a list of runs. They stand side by side in: manyloom compare {run.id}"
+    if run.role == "central":
+        return "All records were pooled in one place: the baseline that federated training is measured against."
+    if run.role == "local":
+        return f"Each {run.client_word[0]} trained on its own and nothing was shared: the baseline to gain on."
     if not run.rounds:
         return ""
     one, many = run.client_word
@@ -226,7 +234,7 @@ def _reaches(run: Run) -> str:
     if value is None:
         return ""
     start = f"On {rows_word(run)} it reaches {text.metric(name)} {text.number(value)}"
-    pooled = run.baselines.get("central")
+    pooled = run.beside.get("central")
     found = gap(run, pooled.metrics.get(name) if pooled else None)
     if found is None:
         return start + "."
@@ -242,8 +250,14 @@ def _reaches(run: Run) -> str:
     return f"{start}: {far}" + (", which is better." if found.value > 0 else "; pooling is better.")
 
 
+def _on_average(run: Run) -> str:
+    value = run.final.get(run.main) if run.final else None
+    who = f"{text.plural(run.size, run.client_word)}, each judged on its own held-out {run.row_word[1]}"
+    return f"Over {who}, the mean {text.metric(run.main)} is {text.number(value)}." if value is not None else ""
+
+
 def _alone(run: Run) -> str:
-    local, name, one = run.baselines.get("local"), run.main, run.client_word[0]
+    local, name, one = run.beside.get("local"), run.main, run.client_word[0]
     mine = (run.final or {}).get(name)
     if local is None or mine is None or run.size < 2:
         return ""
@@ -276,7 +290,7 @@ def _alone(run: Run) -> str:
 
 def better_alone(run: Run) -> list[int]:
     """Clients whose own model is better on their own rows; an AUC of few rows does not count."""
-    local, name = run.baselines.get("local"), run.main
+    local, name = run.beside.get("local"), run.main
     if local is None or run.last is None:
         return []
     found: list[int] = []
@@ -311,6 +325,8 @@ def _worst(run: Run) -> str:
     if found is None:
         return ""
     i, name, value = found
+    if run.role == "local":
+        return f"{run.who(i)} does worst ({text.metric(name)} {text.number(value)})."
     return f"It serves {run.who(i)} worst ({text.metric(name)} {text.number(value)})."
 
 
@@ -319,7 +335,7 @@ def _worst(run: Run) -> str:
 
 def title_result(run: Run) -> str:
     """The heading of the first chart."""
-    pooled, name = run.baselines.get("central"), run.main
+    pooled, name = run.beside.get("central"), run.main
     found = gap(run, pooled.metrics.get(name) if pooled else None)
     if found is not None and not diverged(run):
         far = text.beside(found.value, (run.final or {}).get(name))

@@ -125,12 +125,13 @@ class View:
         self.worst = self._worst(e)
 
     def _worst(self, e: Mapping[str, Any]) -> float | None:
-        told = text.finite(table(table(e, "spread"), self.main).get("worst_tenth"))
+        if text.population(self.started) <= 8:
+            return None
         clients = table(e, "clients")
-        if told is None and len(clients) > 8:
-            spread = Spread.of(self.main, (text.finite(m.get(self.main)) for m in clients.values()))
-            told = spread.worst if spread else None
-        return told
+        if not clients:
+            return text.finite(table(table(e, "spread"), self.main).get("worst_tenth"))
+        spread = Spread.of(self.main, (text.finite(m.get(self.main)) for m in clients.values()))
+        return spread.worst if spread else None
 
     def _round_done(self, e: Mapping[str, Any]) -> None:
         self.round = int(e["round"])

@@ -26,6 +26,9 @@ def section(run: Run, draw: Drawer) -> Data:
             "release that was half done counts as spent."
         )
     digest = f"digest {text.digest(run.job_digest, 3)}" if run.job_digest else ""
+    if run.role is not None:
+        verb = "sweep" if run.role == "sweep" else f"baseline {run.role}"
+        return {"text": said, "commands": [(f"manyloom {verb} job.toml", "the job above")]}
     commands = [("manyloom run job.toml", f"the job above, {digest}" if digest else "the job above")]
     if run.status in ("interrupted", "failed"):
         commands.insert(0, (f"manyloom resume {run.id}", f"go on from round {run.rounds_done}"))

@@ -16,7 +16,9 @@ def title(run: Run) -> str:
     return "Bytes and time"
 
 
-def section(run: Run, draw: Drawer) -> Data:
+def section(run: Run, draw: Drawer) -> Data | None:
+    if run.role in ("sweep", "local"):
+        return None
     return {"traffic": _traffic(run, draw), "kinds": _kinds(run), "phases": _phases(run)}
 
 

@@ -15,7 +15,7 @@ def title(run: Run) -> str:
 
 
 def section(run: Run, draw: Drawer) -> Data | None:
-    if not run.people and not run.summary:
+    if run.role == "sweep" or not (run.people or run.summary):
         return None
     judged = run.last
     if run.size > FEW:
@@ -26,6 +26,8 @@ def section(run: Run, draw: Drawer) -> Data | None:
 def _sentence(run: Run) -> str:
     if run.last is None:
         return "The model has not been judged yet."
+    if run.role == "local":
+        return f"Each {run.client_word[0]}’s own model, judged on its own {run.row_word[1]}."
     if not run.rounds:
         return "No round is done yet: these numbers are from before training."
     if run.size == 1:
@@ -65,7 +67,7 @@ def _table(run: Run, judged: Judged | None) -> Data:
     for i, p in sorted(run.people.items()):
         little = judged is not None and verdict.says_little(*judged.counts.get(i, (None, None)))
         cells = [text.count((p.train or 0) + (p.test or 0)), f"{p.train or 0} / {p.test or 0}"]
-        cells.append(f"{p.rounds} of {run.rounds_done}")
+        cells.append(f"{p.rounds} of {run.rounds_done}" if run.role != "local" else "–")
         for m in names:
             value = judged.clients.get(i, {}).get(m) if judged else None
             star = " *" if m == "auc" and little and value is not None else ""

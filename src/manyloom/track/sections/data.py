@@ -49,7 +49,7 @@ def _sentence(run: Run, people: list[Person]) -> str:
         held = int(run.summary.get("test") or 0)
     at = f"at {text.plural(run.size, run.client_word)}"
     said = f"{text.plural(total, run.row_word)} {at}; {text.count(held)} of them were held out to test on."
-    if run.size == 1:
+    if run.size == 1 or run.role is not None:
         return said
     sent = "updates, column sums and counts" if run.statistics else "updates and counts"
     return f"{said} Nothing was pooled: each {one} sent {sent}."

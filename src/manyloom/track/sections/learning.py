@@ -18,6 +18,8 @@ def title(run: Run) -> str:
 def section(run: Run, draw: Drawer) -> Data | None:
     judged = points(run)
     names = [m for m in dict.fromkeys(["loss", run.main]) if any(j.metrics.get(m) is not None for _, j in judged)]
+    if run.role in ("sweep", "local"):
+        return None
     if not run.rounds:
         return {"charts": [], "notes": []}
     return {
@@ -42,7 +44,7 @@ def _chart(run: Run, judged: list[tuple[int, Judged]], name: str, draw: Drawer, 
     lines.append(Line(f"all {run.row_word[1]}", known, main=True, colour=charts.INK))
     band = _band(judged, name) if run.size > 1 else []
     inner = [(r, *s.tenths) for r, j in judged if (s := j.spread.get(name))] if run.size > FEW else []
-    pooled = run.baselines.get("central")
+    pooled = run.beside.get("central")
     value = pooled.metrics.get(name) if pooled else None
     lost = sorted({x.round for x in run.lost}) if name == "loss" or alone else []
     often = len(lost) > max(10, run.rounds_done // 3)  # marks everywhere tell nothing

@@ -18,7 +18,7 @@ def title(run: Run) -> str:
 
 
 def section(run: Run, draw: Drawer) -> Data | None:
-    if not run.rounds and not run.lost:
+    if not (run.rounds or run.lost) or run.role is not None:
         return None
     hidden = _hidden(run) and not draw.participation
     shown = run.lost[:LISTED]

@@ -29,7 +29,9 @@ def title(run: Run) -> str:
     return "Privacy"
 
 
-def section(run: Run, draw: Drawer) -> Data:
+def section(run: Run, draw: Drawer) -> Data | None:
+    if run.role == "sweep":
+        return None
     if run.privacy is None:
         return _none(run)
     return _promised(run, run.privacy)
@@ -37,6 +39,14 @@ def section(run: Run, draw: Drawer) -> Data:
 
 def _none(run: Run) -> Data:
     one = run.client_word[0]
+    if run.role == "central":
+        said = ["All records lay in one place. This is a baseline to compare with; only a simulation can do that."]
+        return {"none": True, "heading": "Everything was pooled", "text": said, "facts": [], "seen": []}
+    if run.role == "local":
+        said = [
+            f"Each {one} trained alone and sent nothing but its metrics. Its own model is not bounded by a guarantee."
+        ]
+        return {"none": False, "heading": "Nothing was shared", "text": said, "facts": [], "seen": []}
     saw = "only sums of updates" if run.secure else f"each {one}’s update"
     said = [
         f"No {record_word(run)} left its {one}. But the hub saw {saw} in the clear, and an update can give "

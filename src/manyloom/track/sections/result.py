@@ -49,6 +49,8 @@ def _keys(run: Run) -> list[Data]:
     others = [m for m in text.ordered(run.metric_names, run.main) if m != run.main]
     keys = [_metric_key(run, run.main, judged, final)]
     keys += [_metric_key(run, others[0], judged, final)] if others else []
+    if run.role in ("local", "sweep"):
+        return keys
     keys += [_privacy_key(run)]
     moved = run.bytes_up + run.bytes_down
     ways = f"{text.size(run.bytes_up)} up, {text.size(run.bytes_down)} down"
@@ -73,9 +75,9 @@ def _keys(run: Run) -> list[Data]:
 
 def _metric_key(run: Run, name: str, judged: Judged | None, final: Metrics) -> Data:
     value, note = final.get(name), ""
-    pooled = run.baselines.get("central")
+    pooled = run.beside.get("central")
     found = verdict.judged_interval(judged, name) if judged and value is not None else None
-    if value is not None and not run.rounds:
+    if value is not None and not run.rounds and run.role is None:
         note = "before training"
     elif found is not None and name == run.main:
         note = f"95 %: {text.short(found[0])} to {text.short(found[1])}"
@@ -88,6 +90,8 @@ def _metric_key(run: Run, name: str, judged: Judged | None, final: Metrics) -> D
 
 
 def _privacy_key(run: Run) -> Data:
+    if run.role == "central":
+        return {"label": "Privacy", "value": "none", "note": "all records in one place"}
     if run.privacy is None:
         seen = "the hub saw only sums" if run.secure else "the hub saw each update"
         return {"label": "Privacy", "value": "none", "note": seen}
@@ -102,9 +106,9 @@ def _privacy_key(run: Run) -> Data:
 
 def _ranges(run: Run) -> Data | None:
     judged, name = run.last, run.main
-    if judged is None or judged.metrics.get(name) is None or not run.rounds:
+    if judged is None or judged.metrics.get(name) is None or not run.rounds or run.role is not None:
         return None
-    pooled, local = run.baselines.get("central"), run.baselines.get("local")
+    pooled, local = run.beside.get("central"), run.beside.get("local")
     ids = sorted(judged.clients) if 1 < len(judged.clients) <= BARS else []
     if not ids and not (pooled or local):
         return None
@@ -147,7 +151,7 @@ def _placed(row: Data, at: Callable[[float], float]) -> Data:
 
 
 def _range_row(run: Run, judged: Judged, name: str, i: int | None) -> Data:
-    pooled, local = run.baselines.get("central"), run.baselines.get("local")
+    pooled, local = run.beside.get("central"), run.beside.get("local")
     n, positives = (judged.rows, judged.positives) if i is None else judged.counts.get(i, (None, None))
     mine = (run.final or {}).get(name) if i is None else judged.clients[i].get(name)
     found = verdict.interval(name, mine, n, positives) if i is not None else verdict.judged_interval(judged, name)
@@ -199,7 +203,7 @@ def _tip(run: Run, r: Data) -> str:
 
 
 def _numbers(run: Run, rows: list[Data], name: str) -> Data:
-    judged, pooled, local = run.last, run.baselines.get("central"), run.baselines.get("local")
+    judged, pooled, local = run.last, run.beside.get("central"), run.beside.get("local")
     second = next((m for m in text.ordered(run.metric_names, name) if m not in (name, "loss")), "loss")
     label = capital(text.metric(name))
     head = ["Tested on", run.row_word[1], f"{label} federated", "95 %"]
