@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from manyloom.track import charts
+from manyloom.track import charts, drawing
 from manyloom.track.record import Run, of_events, read
 from manyloom.track.report import html, part, write
 from manyloom.track.store import Store
@@ -252,7 +252,7 @@ def test_without_vl_convert_it_has_its_tables_and_says_what_it_lacks(monkeypatch
     def gone(name: str) -> object:
         raise ImportError(name)
 
-    monkeypatch.setattr(charts, "import_module", gone)
+    monkeypatch.setattr(drawing, "import_module", gone)
     page = html(made("demo"))
     assert "Missing charts: loss, auc, bytes." in page
     assert page.count("could not be drawn") == 3 and page.count('<details class="nums"') >= 6
@@ -355,8 +355,8 @@ def test_clients_colours_differ_for_every_eye(theme: str) -> None:
 
 
 def test_a_chart_names_no_colour_and_no_font() -> None:
-    lines = [charts.Line('<a & "b">', [(0, 1.0), (1, 0.5)], main=True, colour=charts.INK)]
-    svg = charts.draw(
+    lines = [charts.Line('<a & "b">', [(0, 1.0), (1, 0.5)], main=True, colour=drawing.INK)]
+    svg = drawing.draw(
         charts.curves(lines, first=0, last=1, crosses=[1], reference=("pooled", 0.4)), 'a "finding" & <more>'
     )
     assert not re.search(r"#[0-9a-fA-F]{3,6}\b", svg) and "font-family" not in svg
@@ -367,13 +367,13 @@ def test_a_chart_names_no_colour_and_no_font() -> None:
 def test_a_specification_is_data_that_a_test_can_read() -> None:
     made = charts.curves([charts.Line("all", [(r, 1 / (r + 1)) for r in range(2000)], main=True)], first=0, last=1999)
     line = next(layer for layer in made["layer"] if layer["mark"]["type"] == "line")
-    assert len(line["data"]["values"]) == charts.POINTS
+    assert len(line["data"]["values"]) == drawing.POINTS
     assert line["data"]["values"][0]["r"] == 0 and line["data"]["values"][-1]["r"] == 1999
     json.dumps(made, allow_nan=False)
 
 
 def test_labels_are_moved_apart() -> None:
-    placed = charts.apart([(0.5, "a", "", 1), (0.501, "b", "", 1), (0.9, "c", "", 1)], 100.0, 14, 0.0)
+    placed = drawing.apart([(0.5, "a", "", 1), (0.501, "b", "", 1), (0.9, "c", "", 1)], 100.0, 14, 0.0)
     at = sorted(p["y"] for p in placed)
     assert all(b - a >= 0.139 for a, b in zip(at, at[1:]))
 
@@ -381,9 +381,9 @@ def test_labels_are_moved_apart() -> None:
 @pytest.mark.parametrize("values", [[0.5], [0.0, 0.0], [1e-9, 2e-9], [-5.0, 1e6], [3.0, 3.0]])
 def test_odd_values_are_drawn(values: list[float]) -> None:
     line = charts.Line("x", list(enumerate(values)), main=True)
-    assert charts.draw(charts.curves([line], first=0, last=max(1, len(values) - 1)), "x").startswith("<svg")
+    assert drawing.draw(charts.curves([line], first=0, last=max(1, len(values) - 1)), "x").startswith("<svg")
     marks = [("mean", values[0])]
-    assert charts.draw(charts.histogram(values, title="x", words="clients", marks=marks), "x").startswith("<svg")
+    assert drawing.draw(charts.histogram(values, title="x", words="clients", marks=marks), "x").startswith("<svg")
 
 
 def test_the_report_needs_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from manyloom.track import verdict
+from manyloom.track import intervals, verdict
 from manyloom.track.record import Run, of_events
 
 from . import streams
@@ -96,8 +96,8 @@ def test_nothing_is_said_of_a_run_without_rounds() -> None:
 
 
 def test_an_auc_of_few_rows_of_a_class_says_little() -> None:
-    assert verdict.says_little(31, 29) and verdict.says_little(31, 2) and not verdict.says_little(40, 20)
-    assert not verdict.says_little(None, None)
+    assert intervals.says_little(31, 29) and intervals.says_little(31, 2) and not intervals.says_little(40, 20)
+    assert not intervals.says_little(None, None)
 
 
 def test_hanley_mcneil_is_near_the_spread_of_drawn_aucs() -> None:
@@ -108,20 +108,20 @@ def test_hanley_mcneil_is_near_the_spread_of_drawn_aucs() -> None:
         a, b = rng.exponential(1.0, n), rng.exponential(3.0, n)  # the model of the formula: AUC 0.75
         drawn.append(np.mean(b[:, None] > a[None, :]))
     assert np.mean(drawn) == pytest.approx(0.75, abs=0.01)
-    assert verdict.auc_error(0.75, n, n) == pytest.approx(np.std(drawn), rel=0.15)
+    assert intervals.auc_error(0.75, n, n) == pytest.approx(np.std(drawn), rel=0.15)
 
 
 def test_wilson_covers() -> None:
     rng, p, n = np.random.default_rng(1), 0.9, 40
-    ends = [verdict.wilson(k / n, n) for k in rng.binomial(n, p, 2000)]
+    ends = [intervals.wilson(k / n, n) for k in rng.binomial(n, p, 2000)]
     assert 0.93 < np.mean([lo <= p <= hi for lo, hi in ends]) < 0.98
-    assert verdict.wilson(0.0, 10)[0] == 0.0 and verdict.wilson(1.0, 10)[1] == pytest.approx(1.0)
+    assert intervals.wilson(0.0, 10)[0] == 0.0 and intervals.wilson(1.0, 10)[1] == pytest.approx(1.0)
 
 
 def test_intervals_where_there_is_no_formula() -> None:
-    assert verdict.interval("rmse", 1.0, 100) is None and verdict.interval("auc", 0.5, 10, 10) is None
-    assert verdict.bootstrap([1.0] * 7, [1.0] * 7) is None
-    lo, hi = verdict.bootstrap([0.0, 1.0] * 20, [1.0] * 40) or (math.nan, math.nan)
+    assert intervals.interval("rmse", 1.0, 100) is None and intervals.interval("auc", 0.5, 10, 10) is None
+    assert intervals.bootstrap([1.0] * 7, [1.0] * 7) is None
+    lo, hi = intervals.bootstrap([0.0, 1.0] * 20, [1.0] * 40) or (math.nan, math.nan)
     assert lo < 0.5 < hi and hi - lo < 0.4
 
 

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from manyloom._version import __version__
 from manyloom.core import text
-from manyloom.track import verdict
+from manyloom.track import intervals, verdict
 from manyloom.track.folder import Folder, write_atomic
 from manyloom.track.record import Judged, Run, read
 from manyloom.track.sections import job as environment
@@ -90,7 +90,7 @@ def _front(run: Run) -> str:
         lines += ["model-index:", f"- name: {_yaml(run.name)}", "  results:", f"  - task: {{type: {task}}}"]
         lines += [f"    dataset: {{name: {_yaml(name)}, type: {_yaml(source)}}}", "    metrics:"]
         for m in _shown(run):
-            found = verdict.judged_interval(judged, m)
+            found = intervals.judged_interval(judged, m)
             ends = f", name: {_yaml(f'{text.metric(m)} (95 %: {_ends(found)})')}" if found else ""
             value = run.final.get(m)
             if value is not None:
@@ -216,10 +216,10 @@ def _good_row(run: Run, judged: Judged, names: list[str], i: int | None) -> list
     mine = (run.final or {}) if i is None else judged.clients[i]
     n, positives = (judged.rows, judged.positives) if i is None else judged.counts.get(i, (None, None))
     value = text.number(mine.get(main))
-    if main == "auc" and i is not None and verdict.says_little(n, positives):
+    if main == "auc" and i is not None and intervals.says_little(n, positives):
         value += " (few of one class: says little)"
     found = (
-        verdict.interval(main, mine.get(main), n, positives) if i is not None else verdict.judged_interval(judged, main)
+        intervals.interval(main, mine.get(main), n, positives) if i is not None else intervals.judged_interval(judged, main)
     )
     row = ["**all**" if i is None else _line(run.who(i)), text.count(n) if n is not None else "–"]
     row += [f"**{value}**" if i is None else value, _ends(found) if found else "–"]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from manyloom.core import text
-from manyloom.track import verdict
+from manyloom.track import intervals, verdict
 from manyloom.track.record import Run
 
 FREE = ("card",)  # tables that change nothing of a result
@@ -72,11 +72,11 @@ def _interval(runs: Sequence[Run], name: str, values: Sequence[float | None], di
     judged = [run.last for run in runs if run.last is not None]
     if len({(j.rows, j.positives) for j in judged}) > 1:
         return None
-    errors = [verdict.error_of(name, v, j.rows, j.positives) for v, j in zip(values, judged)]
+    errors = [intervals.error_of(name, v, j.rows, j.positives) for v, j in zip(values, judged)]
     known = [e for e in errors if e is not None]
     if len(known) != 2:
         return None
-    half = verdict.Z * math.hypot(*known)
+    half = intervals.Z * math.hypot(*known)
     return [diff - half, diff + half]
 
 

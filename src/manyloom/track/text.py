@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from manyloom.core import text
-from manyloom.track import verdict
+from manyloom.track import intervals, verdict
 from manyloom.track.record import Judged, Metrics, Run
 from manyloom.track.view import PHASES
 
@@ -125,7 +125,7 @@ def _side_by_side(run: Run, judged: Judged, names: Sequence[str]) -> list[str]:
                 row.append(_range(local.on_all.values(), m) if i is None else _cell(own))
             if pooled:
                 row.append(_cell((pooled.metrics if i is None else pooled.clients.get(i, {})).get(m)))
-            little = m == "auc" and verdict.says_little(n, positives)
+            little = m == "auc" and intervals.says_little(n, positives)
             starred += [little and i is not None] * len(kinds)
             if little and i is not None and n is not None and positives is not None:
                 notes.append(_few(run, i, n, positives))
@@ -186,7 +186,7 @@ def show(run: Run, files: Sequence[str] = (), toml_path: str | None = None) -> s
     if run.final:
         told: list[str] = []
         for name in text.ordered(run.final, run.main):
-            found = verdict.judged_interval(run.last, name) if run.last and name == run.main else None
+            found = intervals.judged_interval(run.last, name) if run.last and name == run.main else None
             told.append(f"{name} {text.number(run.final[name])}" + (f" (95 %: {ends(found)})" if found else ""))
         lines.append(text.field("result", "  ".join(told)))
     else:
@@ -227,7 +227,7 @@ def clients_table(run: Run, most: int = 8) -> str:
     names = list(dict.fromkeys(names))[:4]
     rows: list[list[str]] = []
     for p in people:
-        little = verdict.says_little(*judged.counts.get(p.index, (None, None)))
+        little = intervals.says_little(*judged.counts.get(p.index, (None, None)))
         cells = [
             text.number(judged.clients.get(p.index, {}).get(m)) + ("*" if m == "auc" and little else "") for m in names
         ]

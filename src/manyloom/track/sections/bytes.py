@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from manyloom.core import text
-from manyloom.track import charts
+from manyloom.track import charts, drawing
 from manyloom.track.record import Round, Run
 from manyloom.track.sections.parts import ROWS, Data, Drawer, every, place
 from manyloom.track.view import PHASES
@@ -26,7 +26,7 @@ def _traffic(run: Run, draw: Drawer) -> Data | None:
     rounds = [r for r in run.rounds if r.bytes_up is not None and r.bytes_down is not None]
     if not rounds or not any((r.bytes_up or 0) + (r.bytes_down or 0) for r in rounds):
         return None
-    each = -(-len(rounds) // charts.BARS)
+    each = -(-len(rounds) // drawing.BARS)
     rows = [_bar(rounds[i : i + each]) for i in range(0, len(rounds), each)]
     heading = f"{text.size(run.bytes_up)} up and {text.size(run.bytes_down)} down"
     per = run.bytes_up / len(rounds)
@@ -34,16 +34,16 @@ def _traffic(run: Run, draw: Drawer) -> Data | None:
     how = f"Each bar is the mean of {each} rounds. " if each > 1 else ""
     lost = " Short bars: rounds with a lost reply." if run.lost_total and run.size <= 40 and each == 1 else ""
 
-    def make(width: int) -> charts.Spec:
+    def make(width: int) -> drawing.Spec:
         return charts.traffic(rows, words=run.client_word[1], width=width, each=each)
 
-    kept = [rounds[i] for i in charts.thin(len(rounds), ROWS)]
+    kept = [rounds[i] for i in drawing.thin(len(rounds), ROWS)]
     table = [[str(r.round), text.size(r.bytes_up), text.size(r.bytes_down), _replies(r)] for r in kept]
     sent = "Tensors as serialised; in one process they are counted, not sent."
     return {
         "title": heading,
         "subtitle": f"{how}{sent if run.runtime in ('sequential', 'vectorised') else ''}{lost}".strip(),
-        "svg": draw("bytes", lambda: charts.both(make, label=heading)),
+        "svg": draw("bytes", lambda: drawing.both(make, label=heading)),
         "numbers": {"title": every(len(rounds)), "head": ["Round", "up", "down", "replies"], "rows": table},
     }
 

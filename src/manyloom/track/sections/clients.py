@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from manyloom.core import text
-from manyloom.track import charts, verdict
+from manyloom.track import charts, drawing, intervals, verdict
 from manyloom.track.record import Judged, Run
 from manyloom.track.sections.parts import FEW, Data, Drawer, capital, hue
 
@@ -65,7 +65,7 @@ def _table(run: Run, judged: Judged | None) -> Data:
     rows: list[Data] = []
     few = False
     for i, p in sorted(run.people.items()):
-        little = judged is not None and verdict.says_little(*judged.counts.get(i, (None, None)))
+        little = judged is not None and intervals.says_little(*judged.counts.get(i, (None, None)))
         cells = [text.count((p.train or 0) + (p.test or 0)), f"{p.train or 0} / {p.test or 0}"]
         cells.append(f"{p.rounds} of {run.rounds_done}" if run.role != "local" else "–")
         for m in names:
@@ -74,7 +74,7 @@ def _table(run: Run, judged: Judged | None) -> Data:
             few = few or bool(star)
             cells.append((text.number(value) if value is not None else "–") + star)
         rows.append({"name": p.name, "hue": hue(run, i), "cells": cells})
-    note = f"* Fewer than {verdict.FEW} test {run.row_word[1]} in one class: read the loss, not the AUC." if few else ""
+    note = f"* Fewer than {intervals.FEW} test {run.row_word[1]} in one class: read the loss, not the AUC." if few else ""
     return {"head": head, "rows": rows, "note": note}
 
 
@@ -107,7 +107,7 @@ def _many(run: Run, judged: Judged | None, draw: Drawer) -> Data:
 
     def picture() -> str:
         made = charts.histogram(values, title=text.metric(name), words=word[1], marks=marks)
-        return charts.draw(made, heading)
+        return drawing.draw(made, heading)
 
     ordered = sorted(values)
     at = [ordered[round(q * (len(ordered) - 1))] for q in (0, 0.1, 0.25, 0.5, 0.75, 0.9, 1)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from manyloom.core import text
-from manyloom.track import charts, verdict
+from manyloom.track import drawing, verdict
 from manyloom.track.record import Person, Run
 from manyloom.track.sections.parts import BARS, Data, Drawer, capital, place, ticks
 
@@ -121,8 +121,8 @@ def _strip(run: Run, heading: str, far: Mapping[int, float]) -> Data:
     ordered = sorted(far.items(), key=lambda p: p[1])
     values = [v for _, v in ordered]
     marks, at = ticks([0.0, *values])
-    kept = [ordered[k] for k in charts.thin(len(ordered), 400)]
-    told = {i for i, _ in (ordered[k] for k in charts.thin(len(ordered), 100))}
+    kept = [ordered[k] for k in drawing.thin(len(ordered), 400)]
+    told = {i for i, _ in (ordered[k] for k in drawing.thin(len(ordered), 100))}
     rows = [{"at": at(v), "tip": f"{run.who(i)}; distance {text.short(v)}" if i in told else ""} for i, v in kept]
     q = [values[round(p * (len(values) - 1))] for p in (0, 0.1, 0.25, 0.5, 0.75, 0.9, 1)]
     return {

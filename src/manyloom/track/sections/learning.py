@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from manyloom.core import text
-from manyloom.track import charts, verdict
+from manyloom.track import charts, drawing, intervals, verdict
 from manyloom.track.charts import Line
 from manyloom.track.record import NAMED, Judged, Run
 from manyloom.track.sections.parts import FEW, ROWS, Data, Drawer, capital, every
@@ -41,7 +41,7 @@ def _chart(run: Run, judged: list[tuple[int, Judged]], name: str, draw: Drawer, 
         judged, known = [(r, j) for r, j in judged if r], known[1:]
     shown = _shown(run, name)
     lines = [Line(run.who(i), pts, colour=colour) for i, pts, colour in _each(run, judged, name, shown)]
-    lines.append(Line(f"all {run.row_word[1]}", known, main=True, colour=charts.INK))
+    lines.append(Line(f"all {run.row_word[1]}", known, main=True, colour=drawing.INK))
     band = _band(judged, name) if run.size > 1 else []
     inner = [(r, *s.tenths) for r, j in judged if (s := j.spread.get(name))] if run.size > FEW else []
     pooled = run.beside.get("central")
@@ -54,7 +54,7 @@ def _chart(run: Run, judged: list[tuple[int, Judged]], name: str, draw: Drawer, 
     first, last = known[0][0], max(run.rounds_done, known[-1][0])
     say = f"over {text.plural(run.rounds_done, ('round', 'rounds'))}"
 
-    def make(width: int) -> charts.Spec:
+    def make(width: int) -> drawing.Spec:
         return charts.curves(
             lines, band=band, inner=inner, reference=("pooled", value) if value is not None else None,
             crosses=[] if often else [r for r in lost if r <= last], rejected=rejected, tip=tip,
@@ -63,7 +63,7 @@ def _chart(run: Run, judged: list[tuple[int, Judged]], name: str, draw: Drawer, 
 
     def picture() -> str:
         label = f"{heading}, {say}"
-        return charts.both(make, label=label) if alone else charts.draw(make(400), label)
+        return drawing.both(make, label=label) if alone else drawing.draw(make(400), label)
 
     return {
         "title": heading,
@@ -76,7 +76,7 @@ def _band(judged: list[tuple[int, Judged]], name: str) -> list[tuple[int, float,
     """Lowest and highest client a round, without those whose AUC says little."""
     found: list[tuple[int, float, float]] = []
     for r, j in judged:
-        few = {i for i, c in j.counts.items() if name == "auc" and verdict.says_little(*c)}
+        few = {i for i, c in j.counts.items() if name == "auc" and intervals.says_little(*c)}
         values = [v for i, m in j.clients.items() if i not in few and (v := m.get(name)) is not None]
         s = j.spread.get(name)
         if len(values) > 1:
@@ -90,7 +90,7 @@ def _shown(run: Run, name: str) -> list[int]:
     """The clients that get a line of their own: up to eight, without those whose AUC says little."""
     if run.last is None or not 1 < len(run.last.clients) <= FEW:
         return []
-    few = {i for i, c in run.last.counts.items() if name == "auc" and verdict.says_little(*c)}
+    few = {i for i, c in run.last.counts.items() if name == "auc" and intervals.says_little(*c)}
     return [i for i in sorted(run.last.clients) if i not in few]
 
 
@@ -103,7 +103,7 @@ def _each(
     for i in shown[:NAMED]:
         pts = [(r, v) for r, j in judged if (v := j.clients.get(i, {}).get(name)) is not None]
         colour = (
-            charts.HUES[order.index(i)] if len(order) <= 4 else charts.ACCENT if worst and worst[0] == i else charts.REF
+            drawing.HUES[order.index(i)] if len(order) <= 4 else drawing.ACCENT if worst and worst[0] == i else drawing.REF
         )
         found += [(i, pts, colour)] if pts else []
     return found
@@ -147,7 +147,7 @@ def _numbers(run: Run, judged: list[tuple[int, Judged]], names: list[str]) -> Da
     head = ["Round", *map(text.metric, names), *(f"{text.metric(one)}, {run.who(i)}" for i in ids)]
     head += ([f"{text.metric(run.main)}, worst tenth"] if run.size > FEW else []) + (["ε"] if spent else [])
     rows: list[list[str]] = []
-    for k in charts.thin(len(judged), ROWS):
+    for k in drawing.thin(len(judged), ROWS):
         r, j = judged[k]
         row = [str(r), *(text.number(j.metrics.get(m)) for m in names)]
         row += [text.number(j.clients.get(i, {}).get(one)) for i in ids]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from manyloom.core import text
-from manyloom.track import charts
+from manyloom.track import drawing
 from manyloom.track.record import THREADS, Loss, Person, Run
 from manyloom.track.sections.parts import ROWS, Data, Drawer, capital, every, place
 from manyloom.track.verdict import number_word
@@ -95,7 +95,7 @@ def _cloth(run: Run) -> Data:
             for c, xs in sorted(lost.items())
         ]  # fmt: skip
         rows.append({"name": p.name, "runs": runs, "lost": marks, "hue": hue})
-    named = charts.round_ticks(1, last)
+    named = drawing.round_ticks(1, last)
     high = 22 if len(people) <= 12 else 14
     table = [[p.name, str(p.rounds), str(p.lost)] for p in people]
     how = f"One thread a {run.client_word[0]}, one cell {'a round' if each == 1 else f'for {each} rounds'}"
@@ -129,7 +129,7 @@ def _named(cell: int, each: int, last: int) -> str:
 
 def _replies(run: Run) -> Data:
     rounds = [r for r in run.rounds if r.asked]
-    each = -(-len(rounds) // charts.BARS)
+    each = -(-len(rounds) // drawing.BARS)
     groups = [rounds[i : i + each] for i in range(0, len(rounds), each)]
     at = place(0, len(groups))
     rows: list[Data] = []
@@ -141,10 +141,10 @@ def _replies(run: Run) -> Data:
         tip = f"{name}; {text.count(back)} of {text.count(asked)} replies"
         rows.append({"at": at(k), "wide": round(86 / len(groups), 3), "top": round(60 - 56 * share, 1), "tip": tip})
     worst = min(rounds, key=lambda r: (r.back or 0) / max(1, r.asked or 1))
-    named = charts.round_ticks(1, len(rounds))
+    named = drawing.round_ticks(1, len(rounds))
     table = [
         [str(r.round), text.count(r.asked or 0), text.count(r.back or 0), text.count((r.asked or 0) - (r.back or 0))]
-        for r in (rounds[i] for i in charts.thin(len(rounds), ROWS))
+        for r in (rounds[i] for i in drawing.thin(len(rounds), ROWS))
     ]
     return {
         "label": "Share of replies that came back, by round",

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from manyloom.core import text
-from manyloom.track import charts
+from manyloom.track import drawing
 from manyloom.track.record import Run
 
 Data = dict[str, Any]
@@ -28,7 +28,7 @@ class Drawer:
     def __call__(self, name: str, make: Callable[[], str]) -> Markup | None:
         try:
             return Markup(make())
-        except charts.NoCharts:
+        except drawing.NoCharts:
             self.lacking.append(name)
             return None
 
@@ -40,9 +40,9 @@ def place(low: float, high: float) -> Callable[[float], float]:
 
 def ticks(values: Sequence[float], most: int = 6) -> tuple[list[tuple[float, str]], Callable[[float], float]]:
     """Ticks (percent, label) of a lane that holds the values, and where a value lies."""
-    found = charts.nice(min(values), max(values), most)
+    found = drawing.nice(min(values), max(values), most)
     at = place(found[0], found[-1])
-    return list(zip(map(at, found), charts.decimals(found))), at
+    return list(zip(map(at, found), drawing.decimals(found))), at
 
 
 def every(n: int) -> str:

@@ -9,7 +9,7 @@ from datetime import datetime
 from markupsafe import Markup, escape
 
 from manyloom.core import text
-from manyloom.track import verdict
+from manyloom.track import intervals, verdict
 from manyloom.track.record import Judged, Metrics, Run
 from manyloom.track.sections.parts import BARS, Data, Drawer, capital, ticks
 
@@ -76,7 +76,7 @@ def _keys(run: Run) -> list[Data]:
 def _metric_key(run: Run, name: str, judged: Judged | None, final: Metrics) -> Data:
     value, note = final.get(name), ""
     pooled = run.beside.get("central")
-    found = verdict.judged_interval(judged, name) if judged and value is not None else None
+    found = intervals.judged_interval(judged, name) if judged and value is not None else None
     if value is not None and not run.rounds and run.role is None:
         note = "before training"
     elif found is not None and name == run.main:
@@ -154,7 +154,7 @@ def _range_row(run: Run, judged: Judged, name: str, i: int | None) -> Data:
     pooled, local = run.beside.get("central"), run.beside.get("local")
     n, positives = (judged.rows, judged.positives) if i is None else judged.counts.get(i, (None, None))
     mine = (run.final or {}).get(name) if i is None else judged.clients[i].get(name)
-    found = verdict.interval(name, mine, n, positives) if i is not None else verdict.judged_interval(judged, name)
+    found = intervals.interval(name, mine, n, positives) if i is not None else intervals.judged_interval(judged, name)
     other = None
     if pooled is not None:
         other = (pooled.metrics if i is None else pooled.clients.get(i, {})).get(name)
@@ -168,7 +168,7 @@ def _range_row(run: Run, judged: Judged, name: str, i: int | None) -> Data:
         and i is not None
         and n is not None
         and positives is not None
-        and verdict.says_little(n, positives)
+        and intervals.says_little(n, positives)
     ):
         few, label = min((positives, 1), (n - positives, 0))
         word = run.classes[label] if len(run.classes) == 2 else f"class {label}"
