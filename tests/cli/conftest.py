@@ -97,12 +97,15 @@ def valid(document: Any, verb: str | None = None) -> None:
 
 
 def masked(text: str) -> str:
-    """A text without its times, numbers and the four signs that end a run's name."""
-    text = digits(text)
-    return re.sub(r"(?:# )+#|#(?:-#)+", "#", re.sub(r"[ \t]+", " ", re.sub(r"0+(?:[.:]0+)*(?:e[-+]0+)?", "#", text)))
+    """A text without its times, numbers, digests and the four signs that end a run's name."""
+    text = re.sub(r"^time .*(?:\n .*)*$", "time #", digits(text), flags=re.MULTILINE)
+    text = re.sub(r"[ \t]+", " ", re.sub(r"0+(?:[.:]0+)*(?:e[-+]0+)?", "#", text))
+    return re.sub(r"(?:# )+#|#(?:-#)+", "#", text)
 
 
 def digits(text: str) -> str:
-    """A text with 0 for every digit: its layout stays."""
+    """A text with 0 for every digit, and for digests, dates and names of runs: its layout stays."""
+    text = re.sub(r"\b[0-9a-f]{4}(?: [0-9a-f]{4}){2,}", "0000 0000 0000 0000", text)
+    text = re.sub(r"\b(\d+) (Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) (\d{4})\b", "00 Jan 0000", text)
     text = re.sub(r"\b([a-z]+(?:-[a-z]+)*)-[a-z2-9]{4}\b(?=[ /\n)]|$)", r"\1-0000", text)
     return re.sub(r"\d", "0", text)

@@ -46,7 +46,7 @@ def test_the_list(here: Cli, store: Path) -> None:
     (["--job", "trial"], ["trial"]),
     (["--sort", "auc", "--limit", "1"], None),
     (["--sort", "name"], ["heart", "trial"]),
-    (["--sort", "bytes"], ["trial", "heart"]),
+    (["--sort", "bytes"], ["heart", "trial"]),
     (["--since", "2h"], ["trial", "heart"]),
     (["--since", "2999-01-01"], []),
     (["--rebuild"], ["trial", "heart"]),

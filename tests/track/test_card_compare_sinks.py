@@ -118,6 +118,12 @@ def test_history_and_summary_have_every_key() -> None:
     json.dumps(found, allow_nan=False)
 
 
+def test_baselines_after_the_end_take_none_of_its_time() -> None:
+    events = list(streams.run(rounds=2, baselines=False))
+    late = {"type": "baseline", "kind": "central", "run": None, "metrics": {}, "t": "2026-11-24T12:00:00.000Z"}
+    assert of_events([*events, late]).seconds == of_events(events).seconds > 0
+
+
 def test_a_resumed_run_counts_each_round_once() -> None:
     events = list(streams.run(rounds=4, end="interrupted", baselines=False))
     late = [e for e in streams.run(rounds=5, baselines=False) if e.get("round", 0) >= 3 or e["type"] == "run_done"]

@@ -163,11 +163,13 @@ while True:
     r += 1
     writer.append({"type": "evaluated", "round": r, "metrics": {"loss": 1 / r}})
     writer.append({"type": "round_done", "round": r, "back": 0, "seconds": 0.0, "bytes_up": 1, "bytes_down": 1})
+    time.sleep(float(sys.argv[2]))
 """
 
 
-def start(home: Path) -> tuple[subprocess.Popen[str], str]:
-    process = subprocess.Popen([sys.executable, "-c", WRITER, str(home)], stdout=subprocess.PIPE, text=True)
+def start(home: Path, pause: float = 0.0) -> tuple[subprocess.Popen[str], str]:
+    command = [sys.executable, "-c", WRITER, str(home), str(pause)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     return process, process.stdout.readline().strip()
 
@@ -191,8 +193,8 @@ def test_kill_9_leaves_a_readable_store_and_an_interrupted_run(tmp_path: Path) -
 
 
 def test_one_writer_a_run_and_many_runs_a_store(tmp_path: Path) -> None:
-    first, one = start(tmp_path)
-    second, two = start(tmp_path)
+    first, one = start(tmp_path, 0.005)
+    second, two = start(tmp_path, 0.005)
     try:
         with Store.open(tmp_path) as store:
             time.sleep(0.2)

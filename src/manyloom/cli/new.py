@@ -202,12 +202,17 @@ def _write(part: Path, made: Job, folder: Path) -> None:
 
 def _readme(made: Job, folder: Path) -> str:
     metric, one = made.watched, made.federation.client_word[0]
+    calls = {
+        f"manyloom plan {folder}/job.toml": "what will happen; nothing is trained",
+        f"manyloom run {folder}/job.toml --baselines": f"train; beside it each {one} alone, and all pooled",
+        "manyloom report last": "the report, one HTML file",
+    }
+    wide = max(map(len, calls)) + 4
+    typed = "\n".join(call.ljust(wide) + why for call, why in calls.items())
     return f"""# {made.name}
 
 ```
-manyloom plan {folder}/job.toml               what will happen; nothing is trained
-manyloom run {folder}/job.toml --baselines    train, and compare with each {one} alone and with all pooled
-manyloom report last                          the report, one HTML file
+{typed}
 ```
 
 What to change first, in `job.toml` or on the command line (`manyloom run {folder}/job.toml algorithm.lr=0.03`):

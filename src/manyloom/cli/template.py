@@ -54,6 +54,6 @@ def _remarked(code: str, why: str) -> str:
     """Code with its remark behind it, further lines below."""
     if not why:
         return code
-    rows = textwrap.wrap(why, WIDTH - AT - 2, break_long_words=False)
+    rows = textwrap.wrap(why, WIDTH - AT - 2, break_long_words=False, break_on_hyphens=False)
     first = f"{code.ljust(AT)}# {rows[0]}" if len(code) < AT else f"{code}  # {rows[0]}"
     return "\n".join([first, *(" " * AT + "# " + row for row in rows[1:])])

@@ -219,7 +219,9 @@ def _good_row(run: Run, judged: Judged, names: list[str], i: int | None) -> list
     if main == "auc" and i is not None and intervals.says_little(n, positives):
         value += " (few of one class: says little)"
     found = (
-        intervals.interval(main, mine.get(main), n, positives) if i is not None else intervals.judged_interval(judged, main)
+        intervals.interval(main, mine.get(main), n, positives)
+        if i is not None
+        else intervals.judged_interval(judged, main)
     )
     row = ["**all**" if i is None else _line(run.who(i)), text.count(n) if n is not None else "–"]
     row += [f"**{value}**" if i is None else value, _ends(found) if found else "–"]

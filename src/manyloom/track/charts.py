@@ -11,7 +11,6 @@ from manyloom.core import text
 from manyloom.track.drawing import (
     ACCENT,
     BAD,
-    BARS,
     INK,
     MUTED,
     POINTS,
@@ -28,7 +27,7 @@ from manyloom.track.drawing import (
     round_ticks,
     spec_of,
     thin,
-    tips
+    tips,
 )
 
 

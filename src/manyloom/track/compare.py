@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from manyloom.core import text
-from manyloom.track import intervals, verdict
+from manyloom.track import intervals
 from manyloom.track.record import Run
 
 FREE = ("card",)  # tables that change nothing of a result

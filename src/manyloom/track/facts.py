@@ -1,4 +1,4 @@
-"""A run as its events tell it: read once, in order, into one value that report, card and comparison share.
+"""What is known of a run: one value that report, card and comparison share.
 
 What grows with rounds times clients is kept only where it is shown: curves of single clients up to 20,
 otherwise the spread; who took part as counts and, up to 40 clients, as rounds.
@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from manyloom.core.text import LOWER_IS_BETTER, finite, population
-from manyloom.track.folder import Folder, items, table
+from manyloom.core.text import LOWER_IS_BETTER
 
 NAMED = 20  # most clients with a curve of their own
 THREADS = 40  # most clients with a thread of their own in the cloth
@@ -35,7 +34,7 @@ class Judged:
     )  # client -> rows, positives
     spread: dict[str, Spread] = field(default_factory=lambda: {})
     edges: dict[str, tuple[float, float]] = field(default_factory=lambda: {})
-    """Mean over clients and the edge of the worst tenth, where clients are too many to name."""
+    """Mean over clients and mean of the worst tenth, where clients are too many to name."""
     covered: bool = False
 
 

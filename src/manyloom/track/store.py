@@ -13,12 +13,11 @@ import secrets
 import shutil
 import socket
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
-from manyloom.core.errors import ManyloomError, bad
+from manyloom.core.errors import bad
 from manyloom.core.validate import nearest
 from manyloom.track import index
 from manyloom.track.folder import (
@@ -27,16 +26,14 @@ from manyloom.track.folder import (
     Lock,
     dumps,
     home_of,
-    lines,
     newer,
     now,
-    parse,
     run_name,
     storage_error,
     write_atomic,
 )
-
-LIVE = ("queued", "running")
+from manyloom.track.writer import LIVE
+from manyloom.track.writer import Writer as Writer
 
 
 class Store:
@@ -172,7 +169,7 @@ class Store:
             if part.exists():
                 shutil.rmtree(part, ignore_errors=True)
         lock.path = runs / name / "lock"
-        return Writer(self, Folder(runs / name), lock)
+        return Writer(self.db, self.notes, Folder(runs / name), lock)
 
     def resume(self, folder: Folder) -> Writer:
         """The right to go on writing a run; a torn last line is taken off first.
@@ -180,7 +177,7 @@ class Store:
         Raises: `run-in-use`, `store-newer`.
         """
         folder.record()
-        return Writer(self, folder, Lock(folder.path / "lock"))
+        return Writer(self.db, self.notes, folder, Lock(folder.path / "lock"))
 
     def delete(self, folder: Folder) -> None:
         """Remove a run. Raises: `run-in-use`."""
@@ -225,149 +222,9 @@ class Store:
             shutil.rmtree(path, ignore_errors=True)
 
 
-class Writer:
-    """The one who writes a run: events, record, files. Holds its lock until closed."""
-
-    def __init__(self, store: Store, folder: Folder, lock: Lock) -> None:
-        self.store, self.folder, self.lock = store, folder, lock
-        self.record = folder.record()
-        self.size, self.seq = _tail(folder.events_path)
-        try:
-            self.fd = os.open(folder.events_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
-            os.ftruncate(self.fd, self.size)
-        except OSError as error:
-            raise storage_error(error, folder.events_path, folder.name) from error
-        self.index: index.Indexer | None = None
-        self._reindex()
-
-    @property
-    def run_id(self) -> str:
-        return self.folder.name
-
-    @property
-    def path(self) -> Path:
-        return self.folder.path
-
-    def append(self, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Write one event (v, seq and t are filled in) and return it as written.
-
-        Raises: `disk-full`, after taking back what was half written.
-        """
-        stamped: dict[str, Any] = {"v": FORMAT, "seq": self.seq + 1, "t": now()}
-        stamped |= {k: v for k, v in event.items() if k not in ("v", "seq") and not (k == "t" and v is None)}
-        line = (dumps(stamped) + "\n").encode()
-        try:
-            self._write(line)
-            if stamped.get("type") == "run_done":
-                os.fsync(self.fd)
-        except OSError as error:
-            raise storage_error(error, self.folder.events_path, self.run_id) from error
-        self.seq += 1
-        self.size += len(line)
-        self.lock.beat()
-        self._after(stamped)
-        return stamped
-
-    def _write(self, line: bytes) -> None:
-        written = 0
-        try:
-            while written < len(line):
-                written += os.write(self.fd, line[written:])
-        except OSError:
-            os.ftruncate(self.fd, self.size)
-            raise
-
-    def _after(self, event: Mapping[str, Any]) -> None:
-        kind = event.get("type")
-        if kind == "run_done":
-            self.set(status=event.get("status", "done"), reason=event.get("reason"), ended=event.get("t"),
-                     final=event.get("final"), error=event.get("error"))  # fmt: skip
-        elif kind in ("run_started", "resumed"):
-            self.set(status="running", reason=None, ended=None, pid=os.getpid(), host=socket.gethostname())
-        if kind == "resumed":
-            self._reindex()
-        elif self.index is not None:
-            self._guarded(lambda indexer: indexer.feed(event, self.size))
-
-    def set(self, **fields: object) -> None:
-        """Change fields of `run.json`, in one step."""
-        self.record |= fields
-        write_atomic(self.path / "run.json", dumps(self.record) + "\n", run=self.run_id)
-        if self.index is not None:
-            same = ("model_digest", "job_digest", "runtime", "algorithm", "host", "pid")
-            self.index.row |= {k: fields[k] for k in same if k in fields}
-
-    def write(self, relative: str, data: str | bytes) -> Path:
-        """A file in the run's folder (`lost/009-hungary.txt`), whole or not at all."""
-        path = self.path / relative
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise storage_error(error, path.parent, self.run_id) from error
-        write_atomic(path, data, run=self.run_id)
-        return path
-
-    def close(self) -> None:
-        """Write what the index still lacks and give the lock back; a run without an end is interrupted."""
-        if self.lock.path.parent.exists():
-            self._guarded(lambda indexer: indexer.flush())
-        os.close(self.fd)
-        self.lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, error: BaseException | None, _: TracebackType | None) -> None:
-        if self.record.get("status") in LIVE:
-            status = "failed" if isinstance(error, Exception) else "interrupted"
-            said = str(error).splitlines() or [type(error).__name__]
-            try:
-                self.end(status, "closed before the end" if error is None else said[0])
-            except ManyloomError:  # the error that ended the run is the one to tell
-                if error is None:
-                    raise
-        self.close()
-
-    def end(self, status: str, reason: str, **more: object) -> None:
-        """Say that the run ended without saying so itself."""
-        said = {
-            "type": "run_done",
-            "status": status,
-            "reason": reason,
-            "final": self.record.get("final"),
-            **more,
-        }
-        self.append({**said, "next": [f"manyloom resume {self.run_id}"]})
-
-    def _reindex(self) -> None:
-        try:
-            self.index = index.reindex(self.store.db, self.folder)
-        except sqlite3.Error as error:
-            self._lose_index(error)
-
-    def _guarded(self, act: Callable[[index.Indexer], None]) -> None:
-        if self.index is not None:
-            try:
-                act(self.index)
-            except sqlite3.Error as error:
-                self._lose_index(error)
-
-    def _lose_index(self, error: sqlite3.Error) -> None:
-        self.index = None
-        self.store.notes.append(f"the index could not be written ({error}); the next start mends it")
-
-
-def _tail(path: Path) -> tuple[int, int]:
-    """Where the last whole line of events ends, and its number."""
-    last = seq = 0
-    for line, end in lines(path):
-        last, seq = end, max(seq, int((parse(line) or {}).get("seq", 0)))
-    return last, seq
-
-
 def _end(store: Store, folder: Folder) -> None:
     """Say that a run whose process is gone was interrupted."""
-    with Writer(store, folder, Lock(folder.path / "lock")) as writer:
+    with Writer(store.db, store.notes, folder, Lock(folder.path / "lock")) as writer:
         done = [e.get("round", 0) for e in folder.events() if e.get("type") == "round_done"]
         writer.end("interrupted", "its process ended without a word", rounds=max(done, default=0))
 

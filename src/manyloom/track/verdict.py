@@ -1,10 +1,9 @@
-"""What a run's numbers mean, in sentences: the finding first, what isn't good in the same breath.
-"""
+"""What a run's numbers mean, in sentences: the finding first, what isn't good in the same breath."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np

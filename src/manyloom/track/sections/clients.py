@@ -74,7 +74,9 @@ def _table(run: Run, judged: Judged | None) -> Data:
             few = few or bool(star)
             cells.append((text.number(value) if value is not None else "–") + star)
         rows.append({"name": p.name, "hue": hue(run, i), "cells": cells})
-    note = f"* Fewer than {intervals.FEW} test {run.row_word[1]} in one class: read the loss, not the AUC." if few else ""
+    note = (
+        f"* Fewer than {intervals.FEW} test {run.row_word[1]} in one class: read the loss, not the AUC." if few else ""
+    )
     return {"head": head, "rows": rows, "note": note}
 
 

@@ -103,7 +103,11 @@ def _each(
     for i in shown[:NAMED]:
         pts = [(r, v) for r, j in judged if (v := j.clients.get(i, {}).get(name)) is not None]
         colour = (
-            drawing.HUES[order.index(i)] if len(order) <= 4 else drawing.ACCENT if worst and worst[0] == i else drawing.REF
+            drawing.HUES[order.index(i)]
+            if len(order) <= 4
+            else drawing.ACCENT
+            if worst and worst[0] == i
+            else drawing.REF
         )
         found += [(i, pts, colour)] if pts else []
     return found

@@ -1,8 +1,28 @@
+"""The one who writes a run: events, record and files, under its lock, the index beside them."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from manyloom.core.errors import ManyloomError
+from manyloom.track import index
+from manyloom.track.folder import FORMAT, Folder, Lock, dumps, lines, now, parse, storage_error, write_atomic
+
+LIVE = ("queued", "running")
+
+
 class Writer:
     """The one who writes a run: events, record, files. Holds its lock until closed."""
 
-    def __init__(self, store: Store, folder: Folder, lock: Lock) -> None:
-        self.store, self.folder, self.lock = store, folder, lock
+    def __init__(self, db: sqlite3.Connection, notes: list[str], folder: Folder, lock: Lock) -> None:
+        self.db, self.notes = db, notes
+        self.folder, self.lock = folder, lock
         self.record = folder.record()
         self.size, self.seq = _tail(folder.events_path)
         try:
@@ -114,7 +134,7 @@ class Writer:
 
     def _reindex(self) -> None:
         try:
-            self.index = index.reindex(self.store.db, self.folder)
+            self.index = index.reindex(self.db, self.folder)
         except sqlite3.Error as error:
             self._lose_index(error)
 
@@ -127,7 +147,7 @@ class Writer:
 
     def _lose_index(self, error: sqlite3.Error) -> None:
         self.index = None
-        self.store.notes.append(f"the index could not be written ({error}); the next start mends it")
+        self.notes.append(f"the index could not be written ({error}); the next start mends it")
 
 
 def _tail(path: Path) -> tuple[int, int]:
@@ -136,5 +156,3 @@ def _tail(path: Path) -> tuple[int, int]:
     for line, end in lines(path):
         last, seq = end, max(seq, int((parse(line) or {}).get("seq", 0)))
     return last, seq
-
-
