@@ -6,12 +6,13 @@ import json
 import re
 import subprocess
 import sys
+from typing import Any, Literal, get_args, get_origin
 
 import jsonschema
 import pytest
 
 from manyloom.cli.app import SCHEMAS, VERBS
-from tests.cli.conftest import Cli, environment, golden, narrow, valid
+from tests.cli.conftest import WRITE, Cli, environment, golden, narrow, valid
 
 CHECK = """
 import sys
@@ -88,6 +89,33 @@ def test_completion_offers_verbs_flags_and_jobs() -> None:
     assert "resume" in complete("re")
     assert "--baselines" in complete("run", "--ba")
     assert "heart" in complete("run", "he")
+
+
+def test_completion_offers_keys_of_the_job_and_names_of_parts() -> None:
+    assert {"algorithm.lr=", "algorithm.lr_schedule="} <= set(complete("run", "heart", "algorithm.lr"))
+    assert "algorithm.name=scaffold" in complete("plan", "heart", "algorithm.name=s")
+
+
+def choices(hint: Any) -> list[str]:
+    """The texts that a type hint allows by name."""
+    if get_origin(hint) is Literal:
+        return [x for x in get_args(hint) if isinstance(x, str)]
+    return [x for a in get_args(hint) for x in choices(a)]
+
+
+def test_the_keys_that_completion_knows_are_those_of_a_job() -> None:
+    """They lie in a file, because reading them from the parts would import torch."""
+    from manyloom.job.tables import TABLES
+
+    known: dict[str, list[str]] = {}
+    for table in TABLES.values():
+        for key in table.known().values():
+            names = [*table.names] if key.name == table.choice else choices(key.hint)
+            known[f"{table.name}.{key.name}"] = names
+    path = SCHEMAS.parent / "keys.json"
+    if WRITE:
+        path.write_text(json.dumps(known, indent=1) + "\n", "utf-8")
+    assert json.loads(path.read_text("utf-8")) == known
 
 
 def test_common_flags_may_stand_before_the_verb(here: Cli) -> None:

@@ -83,6 +83,32 @@ def test_below_the_quorum_it_fails_and_says_what_to_do(here: Cli) -> None:
     assert ran.json["next"] == [f"manyloom resume {ran.json['run_id']}"]
 
 
+def test_a_fault_while_it_runs_is_kept_in_its_folder(
+    here: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from manyloom.job import loop
+
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("theta")
+
+    monkeypatch.setattr(loop, "_verdict", broken)
+    ran = here(*QUICK)
+    assert (ran.code, ran.out) == (1, "")
+    golden("run-fault", masked(ran.err[ran.err.index("error:") :]))
+    (folder,) = (tmp_path / ".manyloom" / "runs").iterdir()
+    kept = (folder / "crash.txt").read_text()
+    assert "Traceback" in kept and "[algorithm]" in kept
+    ran = here(*QUICK, "--json")
+    valid(ran.json, "error")
+    assert ran.json["next"][0].startswith("manyloom resume heart-")
+
+
+def test_without_utf8_bars_and_quotes_are_plain(cli: Cli) -> None:
+    ran = cli("run", "heart", "--fast", env={"PYTHONUTF8": "0", "PYTHONIOENCODING": "ascii", "LC_ALL": "C"})
+    assert ran.code == 0
+    assert (ran.out + ran.err).isascii()
+
+
 def test_stopping_at_a_target_is_no_failure(here: Cli) -> None:
     ran = here("run", "heart", "job.rounds=5", "job.stop_at=0.5", "--json")
     assert (ran.code, ran.json["status"], ran.json["ok"]) == (0, "stopped", True)

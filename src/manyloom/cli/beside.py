@@ -14,20 +14,24 @@ from manyloom.runtime.local import Local
 from manyloom.track.store import Store
 
 
-def compare(out: Out, job: Job, folder: Path, stop: Callable[[], bool]) -> bool:
+def compare(out: Out, job: Job, folder: Path, trained: Callable[[int, int], None]) -> None:
     """Train each client alone and all pooled, judge them on the run's held-out rows, and add that to its events.
 
-    False if `stop` said so before all was done; nothing is added then.
+    Args:
+        out: the flags.
+        job: of the run.
+        folder: the run's.
+        trained: told after each model how many of how many are trained.
     """
     began, judged = time.perf_counter(), dict[int, baseline.Judged]()
+    models = len(baseline.everyone(job)) + 1
+    trained(0, models)
     for client, _, found in baseline.each_alone(job, Local):
         judged[client] = found
-        if stop():
-            return False
+        trained(len(judged), models)
     alone = baseline.of_local(judged, seconds=time.perf_counter() - began)
     pooled = baseline.pooled(job, Local)
     _append(out.home, folder.name, [alone.to_json(), pooled.to_json()])
-    return True
 
 
 def _append(home: Path, run: str, events: list[Mapping[str, Any]]) -> None:

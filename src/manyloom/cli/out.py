@@ -162,3 +162,12 @@ def complete_jobs(incomplete: str) -> list[str]:
             if p.name.startswith(stem) and p.name[0] != ".":
                 found += [name + "/"] if p.is_dir() else [name] if p.suffix == ".toml" else []
     return [n for n in shipped() if n.startswith(incomplete)] + found
+
+
+def complete_overrides(incomplete: str) -> list[str]:
+    """Keys of a job as overrides, `algorithm.lr=`; after `=` the names that a key takes."""
+    known: dict[str, list[str]] = json.loads((Path(__file__).parent / "keys.json").read_text("utf-8"))
+    key, equals, _ = incomplete.partition("=")
+    if equals:
+        return [f"{key}={name}" for name in known.get(key, []) if f"{key}={name}".startswith(incomplete)]
+    return [f"{k}=" for k in known if k.startswith(incomplete)]

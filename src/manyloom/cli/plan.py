@@ -6,7 +6,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from manyloom.cli.out import Out, complete_jobs
+from manyloom.cli.out import Out, complete_jobs, complete_overrides
 from manyloom.cli.parse import job_path, overrides
 from manyloom.cli.process import settle
 
@@ -15,7 +15,7 @@ def plan(
     out: Out,
     job: Annotated[str, Argument(metavar="JOB", autocompletion=complete_jobs,
                                  help="a job file, or a shipped job: heart, digits")],
-    changes: Annotated[list[str] | None, Argument(metavar="TABLE.KEY=VALUE ...",
+    changes: Annotated[list[str] | None, Argument(metavar="TABLE.KEY=VALUE ...", autocompletion=complete_overrides,
                                                   help="changes to it, as in algorithm.lr=0.1")] = None,
     tried: Annotated[int, Option("--try", metavar="N", min=0,
                                  help="time N rounds on a throw-away state [2]; 0: no estimate")] = 2,

@@ -49,6 +49,9 @@ class Stop:
         self.before: dict[int, Any] = {}
 
     def __call__(self) -> bool:
+        """Whether to stop: asked once after each round, so that what comes next is another round."""
+        if self.signal is None:
+            self.round += 1
         return self.signal is not None
 
     @property

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from typer import Argument, Option
 
 from manyloom.cli.complain import Fault, say_problem
-from manyloom.cli.out import Next, Out, complete_jobs, complete_runs, dumps, shown, write
+from manyloom.cli.out import Next, Out, complete_jobs, complete_overrides, complete_runs, dumps, shown, write
 from manyloom.cli.parse import job_path, overrides
 from manyloom.cli.process import Stop, settle
 from manyloom.core.errors import ManyloomError, Problem, bad
+from manyloom.core.text import about, digest
 
 if TYPE_CHECKING:
     from manyloom.job.events import Event
@@ -55,7 +57,7 @@ def run(
     out: Out,
     job: Annotated[str, Argument(metavar="JOB", autocompletion=complete_jobs,
                                  help="a job file, or a shipped job: heart, digits")],
-    changes: Annotated[list[str] | None, Argument(metavar="TABLE.KEY=VALUE ...",
+    changes: Annotated[list[str] | None, Argument(metavar="TABLE.KEY=VALUE ...", autocompletion=complete_overrides,
                                                   help="changes to it, as in algorithm.lr=0.1")] = None,
     baselines: Annotated[bool, Option("--baselines",
                                       help="compare with each client alone and with all records pooled")] = False,
@@ -99,8 +101,13 @@ def resume(
     settle()
     from manyloom import session
 
-    ran = execute(out, lambda stop: session.resume(folder.name, home=out.home, rounds=rounds, stop=stop),
-                  events=events, before=folder)  # fmt: skip
+    data_dir = str(out.data_dir) if out.data_dir else None
+    ran = execute(
+        out,
+        lambda stop: session.resume(folder.name, home=out.home, rounds=rounds, data_dir=data_dir, stop=stop),
+        events=events,
+        before=folder,
+    )
     return finish(out, ran, again="", resumed=True)
 
 
@@ -143,7 +150,10 @@ def execute(out: Out, start: Start, *, events: Path | None = None, before: Folde
                     stop.begun = True
                     if told["type"] == "round_started":
                         stop.round = told["round"]
-                    display.feed(told)
+                    if told["type"] == "resumed" and hasattr(display, "console"):
+                        _goes_on(display, name, told)
+                    else:
+                        display.feed(told)
                     if copy is not None:
                         copy.write(json.dumps(told, ensure_ascii=False) + "\n")
                         copy.flush()
@@ -192,6 +202,14 @@ def _past(display: Any, folder: Folder) -> None:
     for event in folder.events():
         if event.get("type") in ("run_started", "planned", "evaluated", "round_done"):
             display.view.feed(event, time.monotonic())
+
+
+def _goes_on(display: Any, name: str, event: Mapping[str, Any]) -> None:
+    """From where a run goes on, above its live display."""
+    display.view.feed(event, time.monotonic())
+    of = f" of {display.view.rounds}" if display.view.rounds else ""
+    job = digest(display.view.started.get("job_digest"), 3)
+    _above(display, f"{name}  from round {event['from_round']}{of}, job {job}, bit for bit as unstopped")
 
 
 # ---- when it is over
@@ -255,7 +273,11 @@ def _error(found: Run) -> Problem | None:
 def _next(found: Run) -> list[Next]:
     if found.status in ("interrupted", "failed"):
         return [f"manyloom resume {found.id}"]
-    return [f"manyloom show {found.id}", f"manyloom card {found.id}"]
+    if not found.baselines:
+        return [f"manyloom show {found.id}", f"manyloom card {found.id}"]
+    return [(f"manyloom show {found.id}", "each client, bytes, time, files"),
+            (f"manyloom card {found.id}", "a model card, data protection included"),
+            ("manyloom new my-job", "start your own")]  # fmt: skip
 
 
 # ---- baselines
@@ -266,17 +288,20 @@ def _with_baselines(out: Out, job: Job, ran: Ran) -> Ran:
     from manyloom.cli.beside import compare
 
     assert ran.folder is not None
-    began = time.monotonic()
-    with Stop(lambda text: None) as stop:
-        try:
-            took = compare(out, job, ran.folder, lambda: stop.signal is not None)
-        except KeyboardInterrupt:
-            took = False
-    if took:
-        from manyloom.core.text import about
+    began, one = time.monotonic(), job.federation.client_word[0]
+    counts = not (out.quiet or out.plain) and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
-        out.note(f"compare  each {job.federation.client_word[0]} alone, then all records pooled: "
-                 f"done in {about(time.monotonic() - began)}")  # fmt: skip
-        return ran
-    out.note("compare  interrupted: the run is done, without what it is compared with")
-    return Ran(ran.status, ran.run, ran.folder, stop.code or 130, False, ran.result)
+    def trained(done: int, of: int) -> None:
+        if counts:
+            line = f"\rcompare  each {one} alone, then all records pooled: {done} of {of}"
+            print(line, end="", file=sys.stderr, flush=True)
+
+    with Stop(lambda text: None) as stop:  # one Ctrl-C ends it: the run itself is done
+        try:
+            compare(out, job, ran.folder, trained)
+        except KeyboardInterrupt:
+            out.note("\ncompare  interrupted: the run is done, without what it is compared with\n")
+            return replace(ran, code=stop.code or 130)
+    took = about(time.monotonic() - began)
+    out.note(("\r" if counts else "") + f"compare  each {one} alone, then all records pooled: done in {took}\n")
+    return ran

@@ -89,7 +89,8 @@ class Transform(NamedTuple):
     apply: Callable[[Slots, Slots, Slots], tuple[Slots, Slots]] | None = None  # (message, memory, down)
     undo: Callable[[Slots], Slots] = the_same
     bound: Callable[[float], float] = lambda _: math.inf  # L2 norm in -> L2 norm out; inf promises nothing
-    memory: Mapping[str, str] = {}
+    memory: Mapping[str, str] = {}  # as of Work
+    slots: tuple[str, ...] | None = None  # what the message holds after `apply`; None: what it held before
 
 
 class Aggregator(NamedTuple):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -17,8 +15,8 @@ from manyloom.core.tensors import floats
 class Messages:
     """Messages as they come: summed if the ask allows it, else kept, a row a client."""
 
-    def __init__(self, fold: Fold | None, sends: Iterable[str]) -> None:
-        self.fold, self.sends = fold, tuple(sends)
+    def __init__(self, fold: Fold | None) -> None:
+        self.fold = fold
         self.clients: list[Ids] = []
         self.rows: dict[str, list[Tensor]] = {}
         self.sums: Slots = {}
@@ -38,7 +36,7 @@ class Messages:
         weights = (
             message[self.fold.weight].double() if self.fold.weight else torch.ones(len(clients), dtype=torch.float64)
         )
-        whole = self.fold.undo({n: message[n] for n in self.sends})
+        whole = self.fold.undo({n: rows for n, rows in message.items() if n not in COUNTS})
         for name in self.fold.slots:
             add_weighted(self.sums, name, whole[name], weights)
 

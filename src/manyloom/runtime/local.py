@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from manyloom.algorithms.evaluation import HUB
-from manyloom.algorithms.round import COUNTS, slots_of
+from manyloom.algorithms.round import COUNTS
 from manyloom.core import seeds
 from manyloom.core.exchange import Ask, Lost, Reply
 from manyloom.core.metrics import BINS
@@ -101,27 +101,35 @@ class Local:
             recorded=recorded,
         )
         job.task.check(self.engine.machine.program.module, x, y, shape_of(fed))
-        self.memory = Memory(self.engine.strangers)
+        own = {
+            n: torch.zeros(self.engine.layout.d if size == "d" else 1)
+            for n, size in job.algorithm.uplink.memory.items()
+        }
+        self.memory = Memory({**self.engine.strangers, **own})
         return [Reply(ask.to, {})]
 
     def _train(self, ask: Ask) -> list[Reply | Lost]:
         began = time.perf_counter()
         algorithm, engine = self.job.algorithm, self._engine()
+        uplink = algorithm.uplink
         lost: list[Reply | Lost] = [*self._faults(ask)]
         gone = {x.client for x in lost if isinstance(x, Lost)}
         clients = np.array([c for c in ask.to.tolist() if c not in gone], np.int64) if gone else ask.to
-        sends = slots_of(algorithm, "buffers" in ask.body)
-        schema = {n: Slot((engine.layout.d,)) for n in algorithm.work.sends} | {n: Slot(()) for n in COUNTS}
-        if "buffers" in ask.body:
-            schema["buffers"] = Slot(tuple(ask.body["buffers"].shape))
-        total = Messages(ask.fold, sends)
+        schema = {n: Slot(()) for n in COUNTS} | dict.fromkeys(uplink.slots or (), Slot())
+        if uplink.slots is None:
+            schema |= {n: Slot((engine.layout.d,)) for n in algorithm.work.sends}
+            if "buffers" in ask.body:
+                schema["buffers"] = Slot(tuple(ask.body["buffers"].shape))
+        total = Messages(ask.fold)
         for group in engine.train(self.federation, clients, ask.body, self.memory.recall, ask.round):
             if isinstance(group, Failed):
                 lost.append(Lost(group.client, "error", group.text, group.traceback, ask.number))
                 continue
             message, kept = dict(group.up), dict(group.memory)
-            if algorithm.uplink.apply is not None:
-                message, kept = algorithm.uplink.apply(message, kept, ask.body)
+            if uplink.apply is not None:
+                recalled = self.memory.recall(group.clients)
+                message, own = uplink.apply(message, {n: recalled[n] for n in uplink.memory}, ask.body)
+                kept |= own
             message |= {"samples": group.samples.float(), "steps": group.steps.float(), "loss": group.loss.float()}
             ok, held = leave(group.clients, message, schema)
             lost += held
