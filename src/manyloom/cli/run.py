@@ -264,8 +264,7 @@ def _error(found: Run) -> Problem | None:
     if found.status != "failed":
         return None
     told = cast("dict[str, str | None]", found.error) if found.error else {}
-    mend = told.get("mend") or "go on: manyloom resume RUN"
-    mend = mend.replace(": manyloom resume RUN", f":\nmanyloom resume {found.id}")
+    mend = told.get("mend") or f"go on:\nmanyloom resume {found.id}"
     what = told.get("what") or str(found.reason or "the run failed")
     return Problem(told.get("code") or "failed", what, told.get("got"), told.get("where"), told.get("rule"), mend)
 

@@ -185,6 +185,7 @@ class RoundFailed(Event):
 class Resumed(Event):
     type: ClassVar[str] = "resumed"
     from_round: int
+    rounds: int | None = None  # as planned now: a run may be given more
 
 
 @dataclass(frozen=True)

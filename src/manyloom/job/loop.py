@@ -67,7 +67,7 @@ def loop(
         if job.eval_every == 1:
             yield from _judge(job, runtime, state.server, 0, record)
     else:
-        yield ev.Resumed(state.round)
+        yield ev.Resumed(state.round, job.rounds)
 
     status, reason = "done", None
     if record.get("ended"):  # a resumed run that had come to its end already
@@ -75,7 +75,7 @@ def loop(
     while status == "done" and state.round < job.rounds:
         number = state.round + 1
         began = time.perf_counter()
-        out = yield from _round(job, runtime, state, number)
+        out = yield from _round(job, runtime, state, number, run)
         trained, phases = out.trained, out.phases
         if out.problem is not None:
             yield ev.RunDone(
@@ -127,7 +127,7 @@ class _Outcome(NamedTuple):
     problem: Problem | None = None
 
 
-def _round(job: Job, runtime: Runtime, state: State, number: int) -> Generator[ev.Event, None, _Outcome]:
+def _round(job: Job, runtime: Runtime, state: State, number: int, run: str) -> Generator[ev.Event, None, _Outcome]:
     """One round with its further attempts."""
     before = state.clients  # what clients remembered: a failed attempt leaves no trace there
     phases: dict[str, float] = {}
@@ -178,7 +178,7 @@ def _round(job: Job, runtime: Runtime, state: State, number: int) -> Generator[e
     if job.failed_round == "skip":
         yield ev.Note("warning", "round-skipped", f"round {number} is skipped; the model stays as it is")
         return _Outcome(trained, job.retries, phases, up, down)
-    return _Outcome(trained, job.retries, phases, up, down, below_quorum(job, number, trained, quorum))
+    return _Outcome(trained, job.retries, phases, up, down, below_quorum(job, number, trained, quorum, run))
 
 
 def _clients(number: int, trained: rounds.Round) -> Iterator[ev.ClientDone]:

@@ -113,7 +113,7 @@ def cohort_summary(trained: Round) -> dict[str, Any]:
     }
 
 
-def below_quorum(job: Job, number: int, trained: Round, quorum: int) -> Problem:
+def below_quorum(job: Job, number: int, trained: Round, quorum: int, run: str) -> Problem:
     """Why a run ends: a round that too few answered, with who was lost and why."""
     names = job.federation.names
     told = [f"{names[x.client]}: {x.text}" for x in trained.lost[:4]]
@@ -124,5 +124,5 @@ def below_quorum(job: Job, number: int, trained: Round, quorum: int) -> Problem:
         f"round {number} got {len(trained.back)} replies and needs {quorum}",
         got="; ".join(["lost " + told[0], *told[1:], *more]) if told else saved,
         rule=f"quorum {quorum} of {len(trained.back) + len(trained.lost)} ([job] quorum); {saved}",
-        mend="mend what they say, or lower the quorum, then: manyloom resume RUN",
+        mend=f"mend what they say, or lower the quorum, then:\nmanyloom resume {run or 'RUN'}",
     )
