@@ -129,7 +129,12 @@ def resume(
         )
     job = Job.from_toml(str(path), {}, data_dir=data_dir, base=folder.record().get("base"))
     if rounds is not None and rounds < job.rounds:
-        raise bad("out-of-range", "rounds can only grow", got=f"--rounds {rounds}, planned {job.rounds}", mend=f"--rounds {2 * job.rounds}")
+        raise bad(
+            "out-of-range",
+            "rounds can only grow",
+            got=f"--rounds {rounds}, planned {job.rounds}",
+            mend=f"--rounds {2 * job.rounds}",
+        )
     extended = rounds is not None and rounds > job.rounds
     return _go_on(replace(job, rounds=rounds or job.rounds), runtime or Local(), folder, home, stop, extended)
 
