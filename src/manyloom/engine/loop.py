@@ -117,18 +117,18 @@ class Loop:
         self._train_mode(True)
         active = (s.steps[lo:hi, None] > np.arange(int(s.steps[lo]))).sum(0).tolist()
         widths = p.real[: len(active) * per, lo:hi].max(1).tolist()
-        live, n = state, k
+        live, n, grad, w, sums = state, k, self._buffer("grad", k), theta, loss
         for t, still in enumerate(active):
-            if still < n:
+            if still < n:  # those who are done are the last rows
                 live, n = per_client(live, still), still
+                grad, w, sums = grad[:n], theta[:n], loss[:n]
             if self.work.drive is not None:
                 fetch = partial(self._batch, a, lo, n, round=round)
-                loss[:n] += self._driven(self.work.drive, theta[:n], live, fetch, widths, t * per)
+                sums += self._driven(self.work.drive, w, live, fetch, widths, t * per)
                 continue
-            x, y, w, rng = self._batch(a, lo, n, t, widths[t], round=round)
-            grad = self._buffer("grad", n)
-            loss[:n] += self.provider.accumulate(theta[:n], x, y, w, grad, rng=rng, anchors=self._anchors(live))
-            self.work.step(theta[:n], grad, live)
+            b = self._batch(a, lo, n, t, widths[t], round=round)
+            sums += self.provider.accumulate(w, b.x, b.y, b.w, grad, rng=b.rng, anchors=self._anchors(live))
+            self.work.step(w, grad, live)
 
         seen = seen._replace(loss=loss[:, None].to(none))
         if self.work.measure and self.work.measure.after:
