@@ -7,6 +7,7 @@ import json
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
@@ -117,9 +118,9 @@ class Job:
 
     # ---- what follows from the rest
 
-    @property
+    @cached_property
     def eligible(self) -> Ids:
-        """The clients that have a row to train on."""
+        """The clients that have a row to train on; found once, since a population may be a million."""
         return np.flatnonzero(self.federation.sizes > 0).astype(np.int64)
 
     @property
