@@ -1,10 +1,10 @@
 """A large population: what a million clients cost before the first round, in memory, and in rounds a second.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.population [--rounds 30] [--sizes 10000,100000,1000000]
+    OMP_NUM_THREADS=1 python -m benchmarks.population [--rounds 100] [--sizes 1000000,100000,10000]
 
 Synthetic clients of 20 samples each (64 features, 10 classes), made when they are asked; a cohort of 1,000 trains a
-logistic model. Accept: round 1 begins within 10 s, less than 2 GiB beyond what was there before, and rounds a second
-that do not depend on the population.
+logistic model. The largest comes first, so its row pays for the imports and sets the peak. Accept: round 1 begins
+within 10 s, less than 2 GiB beyond what was there before; and rounds a second that do not depend on the population.
 """
 
 import argparse
@@ -56,8 +56,8 @@ def measure(clients: int, rounds: int, before: float, home: str) -> Measured:
 
 def main() -> int:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rounds", type=int, default=30)
-    options.add_argument("--sizes", default="10000,100000,1000000")
+    options.add_argument("--rounds", type=int, default=100)
+    options.add_argument("--sizes", default="1000000,100000,10000")
     given = options.parse_args()
     before = resident_gib()
     with tempfile.TemporaryDirectory() as home:
@@ -66,7 +66,7 @@ def main() -> int:
     for row in rows:
         print(f"| {row.clients:,} | {row.first_round_s:.2f} s | {row.rounds_per_s:.2f} | {row.memory_gib:.2f} GiB |")
     rates = [row.rounds_per_s for row in rows]
-    good = rows[-1].first_round_s <= FIRST_ROUND_S and rows[-1].memory_gib <= MEMORY_GIB
+    good = all(row.first_round_s <= FIRST_ROUND_S and row.memory_gib <= MEMORY_GIB for row in rows)
     print(f"\nslowest over fastest {min(rates) / max(rates):.2f}; {'accepted' if good else 'NOT accepted'}")
     return 0 if good else 1
 
