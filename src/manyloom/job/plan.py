@@ -245,7 +245,8 @@ def _clients(p: Plan) -> list[str]:
         rows = [f"{c['name'][:wide]:<{wide}} {c['train']:>6} + {c['test']} held out{_share(p, c)}" for c in p.clients]
     tv = p.skew["label_tv"]
     if tv:
-        strength = "strong" if max(tv) > 0.3 else "mild" if max(tv) > 0.1 else "little"
+        told = max(tv) if len(tv) <= LISTED else math.fsum(tv) / len(tv)
+        strength = "strong" if told > 0.3 else "mild" if told > 0.1 else "little"
         shown = " ".join(f"{x:.2f}" for x in tv) if len(tv) <= LISTED else f"{math.fsum(tv) / len(tv):.2f} on average"
         rows += [f"label distance from the whole: {shown} ({strength} skew)"]
     return [f"{'data' if i == 0 else '':9}{row}" for i, row in enumerate(rows)]
