@@ -197,3 +197,20 @@ def test_a_run_that_is_being_written_is_left_alone(tmp_path):
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+def test_a_frozen_backbone_is_the_same_in_training_and_in_what_is_saved(tmp_path):
+    """The result's module, judged by hand on the held-out rows, has the loss that the run reported."""
+    from torch import nn
+
+    from tests.toys import classes
+
+    net = lambda: nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))  # noqa: E731
+    fed = classes()
+    j = ml.Job(ml.Task(net, freeze=["0.*"]), ml.algorithms.fedavg(lr=0.2, batch_size=5), fed, rounds=3, seed=4)
+    result = ml.train(j, progress=None, home=tmp_path)
+    x, y = fed.slab(range(len(fed)), "test").gather()
+    with torch.no_grad():
+        loss = float(nn.functional.cross_entropy(result.model(x), y))
+    assert loss == pytest.approx(result.final["loss"], rel=1e-5)
+    assert ml.Layout.of(result.model, ["0.*"]).d == 8 * 3 + 3

@@ -125,7 +125,6 @@ class Algorithm:
     batches: Batches = Batches()
     weights: Literal["samples", "uniform"] = "samples"
     uplink: Transform = Transform()
-    downlink: Transform = Transform()
     channel: Literal["plain"] = "plain"
     tables: Mapping[str, Mapping[str, object]] = field(default_factory=dict[str, Mapping[str, object]])
     paper: str = ""

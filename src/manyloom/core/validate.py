@@ -86,7 +86,6 @@ class Share:
 
 Rule = Above | AtLeast | Within | Below | Share
 IntOrShare = Annotated[int | float, Share()]
-Number = int | float
 
 
 def share_of(value: int | float, n: int) -> int:

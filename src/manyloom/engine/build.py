@@ -14,6 +14,7 @@ from manyloom.core.parts import Algorithm, Seen
 from manyloom.core.seeds import scalar
 from manyloom.core.slots import Slots
 from manyloom.core.task import Shape, Task
+from manyloom.core.tensors import torch_seeded
 from manyloom.engine.autograd import Autograd
 from manyloom.engine.choose import Facts, Name, bytes_of, choose
 from manyloom.engine.engine import Engine, quiet
@@ -26,9 +27,11 @@ JUDGED = 4 << 20  # bytes of the largest activation of one forward pass in evalu
 
 
 def fresh(task: Task, shape: Shape, seed: int) -> nn.Module:
-    """The module with its initial weights, a function of the job's seed; torch's generator is left alone."""
-    with torch.random.fork_rng(devices=[]):  # pyright: ignore[reportUnknownMemberType]
-        torch.default_generator.manual_seed(scalar(seed, 0, "init"))
+    """The module with its initial weights, a function of the job's seed; torch's generator is left alone.
+
+    The one place where they are drawn: theta_0, what is frozen, and every saved model come from here.
+    """
+    with torch_seeded(scalar(seed, 0, "initial theta")):
         return task.build(shape)
 
 

@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manyloom.core import seeds
 from manyloom.core.exchange import Ask, Lost, Reply, Runtime, play
 from manyloom.core.flat import Layout
 from manyloom.core.slots import Slots, size_bytes
 from manyloom.core.task import Shape, Task
-from manyloom.core.tensors import torch_seeded
 from manyloom.data import statistics
 from manyloom.data.preprocess import Preprocess
+from manyloom.engine.build import fresh
 from manyloom.job.job import Job, shape_of
 
 
@@ -98,16 +97,14 @@ def prepare(
 
 def first_model(task: Task, shape: Shape, seed: int) -> tuple[Layout, Tensor, Slots]:
     """theta_0 [d] from the seed, its layout, the first running statistics; torch's own generator stays as it was."""
-    with torch_seeded(seeds.scalar(seed, 0, "initial theta")):
-        module = task.build(shape)
+    module = fresh(task, shape, seed)
     layout, running = Layout.of(module, task.freeze), Layout.of_buffers(module)
     return layout, layout.flatten(module), {"buffers": running.flatten(module)} if running.d else {}
 
 
 def module_of(task: Task, shape: Shape, seed: int, server: Slots, theta: Tensor) -> torch.nn.Module:
     """The trained module: built as at the start (frozen parts too), with theta and running statistics put in."""
-    with torch_seeded(seeds.scalar(seed, 0, "initial theta")):
-        module = task.build(shape)
+    module = fresh(task, shape, seed)
     Layout.of(module, task.freeze).load(module, theta)
     if "buffers" in server:
         Layout.of_buffers(module).load(module, server["buffers"])

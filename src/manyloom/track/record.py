@@ -67,7 +67,6 @@ class _Reader:
         self.judged: dict[tuple[int, str], Judged] = {}
         self.sessions: list[list[str]] = []
         self.spent = 0.0
-        self.cohorts: dict[int, list[int]] = {}
         self.epsilon: float | None = None
 
     def read(self, events: Iterable[Mapping[str, Any]]) -> None:

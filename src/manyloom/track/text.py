@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -285,9 +284,3 @@ def runs_table(runs: Sequence[Mapping[str, Any]], home: str, size: int, now: dat
     head = ["run", "when", "status", "rounds", "result", "epsilon", "moved"]
     table = text.columns(head, rows, left=(0, 1, 2)) if rows else "no run yet. Try: manyloom run heart"
     return f"{table}\n{text.plural(len(runs), ('run', 'runs'))} in {home} ({text.size(size)})"
-
-
-def median_size(run: Run) -> float:
-    """The median client's training rows."""
-    sizes = [p.train for p in run.people.values() if p.train is not None]
-    return statistics.median(sizes) if sizes else 0.0

@@ -58,8 +58,3 @@ def hue(run: Run, index: int) -> str:
 
 def capital(word: str) -> str:
     return word[:1].upper() + word[1:]
-
-
-def clients_word(run: Run) -> str:
-    """ "4 hospitals" """
-    return text.plural(run.size, run.client_word)
