@@ -154,6 +154,8 @@ def test_buffers_average_and_local():
     average = play(Job(Task(net, buffers="average"), A.fedavg(batch_size=5), classes(), rounds=2))[-1]
     assert average.state.server["buffers"].shape == (8,) and average.state.server["buffers"].abs().sum() > 0
     assert not torch.equal(average.state.server["buffers"], torch.tensor([0.0] * 4 + [1.0] * 4))
+    events = play(Job(Task(net, buffers="average"), A.fedavg(batch_size=5), classes(), rounds=1))
+    assert [(e.client, e.text.split(":")[0]) for e in of(events, "client_lost")] == [(3, "took no step")]  # its one row
     local = play(Job(Task(net, buffers="local"), A.fedavg(batch_size=5), classes(), rounds=2))[-1]
     assert "buffers" not in local.state.server and local.state.clients["buffers"].shape[1] == 8
     assert len(set(map(tuple, local.state.clients["buffers"].tolist()))) > 1

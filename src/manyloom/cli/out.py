@@ -17,8 +17,6 @@ WIDTH = 80
 Next = str | tuple[str, str]
 """A command to type next, or the command and why."""
 
-_PAINT = {"red": "31", "yellow": "33", "blue": "34", "dim": "2", "bold": "1"}
-
 
 @dataclass(frozen=True)
 class Out:
@@ -32,15 +30,6 @@ class Out:
     home: Path = Path(".manyloom")
     data_dir: Path | None = None
     no_color: bool = False
-
-    @property
-    def colour(self) -> bool:
-        """Whether standard output may be coloured."""
-        return coloured(sys.stdout, self.no_color)
-
-    def paint(self, text: str, tone: str) -> str:
-        """Text in a colour, where standard output has colours: always a second signal, never the only one."""
-        return f"\x1b[{_PAINT[tone]}m{text}\x1b[0m" if self.colour else text
 
     def emit(
         self,

@@ -140,6 +140,9 @@ class Local:
             self.memory.keep(there, kept)
             total.add(there, message)
         reply = total.reply(ask.number, time.perf_counter() - began)
+        told = {*reply.clients.tolist(), *(x.client for x in lost if isinstance(x, Lost))}
+        idle = "took no step: its rows make no minibatch (running statistics need two)"
+        lost += [Lost(c, "error", idle, None, ask.number) for c in ask.to.tolist() if c not in told]
         return [*([reply] if len(reply.clients) else []), *lost]
 
     def _evaluate(self, ask: Ask) -> list[Reply | Lost]:
