@@ -51,6 +51,8 @@ TITLES = {
     "algorithm": "how clients learn",
     "server": "what the server does with the mean",
     "aggregate": "how updates become one",
+    "privacy": "what is promised of one client; its presence switches it on",
+    "secure": "sums that the hub can't take apart; its presence switches it on",
     "simulate": "faults, in a simulation",
     "runtime": "where and how it runs; not in the digest",
     "card": "what only a person knows; not in the digest",
@@ -88,7 +90,7 @@ def page() -> Iterator[str]:
 
 def anchor(table: str) -> str:
     """The anchor that Markdown readers make of a table's heading."""
-    return f"{table}-{TITLES[table]}".replace(" ", "-").replace(",", "").replace(";", "")
+    return f"{table}-{TITLES[table]}".replace(" ", "-").replace(",", "").replace(";", "").replace("'", "")
 
 
 def section(table: Table) -> Iterator[str]:

@@ -103,19 +103,19 @@ GOLDEN = {
         """,
     ),
     "not-yet, a table": (
-        {"[runtime]": "[privacy]\nepsilon = 4.0"},
+        {"[runtime]": "[uplink]\ntop_k = 0.1"},
         """
-        error: [privacy] is not in this version
-          got    [privacy]                                           heart.toml, line 21
-          mend   leave [privacy] out; the run then has no privacy guarantee
+        error: [uplink] is not in this version
+          got    [uplink]                                            heart.toml, line 21
+          mend   leave [uplink] out; updates then travel uncompressed
         """,
     ),
     "not-yet, an empty table": (
-        {"[runtime]": "[secure]"},
+        {"[runtime]": "[validation]"},
         """
-        error: [secure] is not in this version
-          got    [secure]                                            heart.toml, line 21
-          mend   leave [secure] out; the hub then sees each update
+        error: [validation] is not in this version
+          got    [validation]                                        heart.toml, line 21
+          mend   leave [validation] out; no round is then rejected
         """,
     ),
     "not-yet, a key": (
@@ -245,13 +245,13 @@ def test_an_override_is_named(tmp_path):
 def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path):
     told = text_of(
         tmp_path,
-        {"rounds = 40": "roundz = 40", '"logistic"': '"logistik"', "lr = 0.1": "lr = 0", "[runtime]": "[secure]"},
+        {"rounds = 40": "roundz = 40", '"logistic"': '"logistik"', "lr = 0.1": "lr = 0", "[runtime]": "[validation]"},
     )
     assert [line for line in told.splitlines() if line.startswith("error")] == [
         'error: unknown key "roundz" in [job]',
         'error: there is no model "logistik"',
         "error: lr must be above 0",
-        "error: [secure] is not in this version",
+        "error: [validation] is not in this version",
     ]
 
 

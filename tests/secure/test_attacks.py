@@ -213,7 +213,7 @@ def test_another_attempt_after_a_release_or_an_old_round() -> None:
     for round, attempt, why in ((1, 1, "were given"), (1, 0, "not after"), (0, 1, "not after"), (2, 2, "two at most")):
         with pytest.raises(Refused, match=why):
             HANDLERS[VERBS[0]].run(first | {"at": numbers([round, attempt])}, world.memory[0], world.sites[0])
-    reply, _ = HANDLERS[VERBS[0]].run(first | {"at": numbers([2, 0])}, world.memory[0], world.sites[0])
+    reply, _ = HANDLERS[VERBS[0]].run(first | {"at": numbers([5, 0])}, world.memory[0], world.sites[0])
     assert reply["advert"].shape == (1, 196)
     with pytest.raises(Refused, match="approved"):
         HANDLERS[VERBS[0]].run(first | {"at": numbers([2, 0]), "run": pack(b"r2")}, world.memory[0], world.sites[0])
@@ -280,9 +280,9 @@ def test_participation_is_limited_by_the_client() -> None:
     world = World(3, params(3, delta_drop="0"), policy=Policy(separation=3, participations=1))
     first = _asked(world)[0][0]
     with pytest.raises(Refused, match="less than 3 after"):
-        HANDLERS[VERBS[0]].run(first | {"at": numbers([2, 0])}, world.memory[0], world.sites[0])
+        HANDLERS[VERBS[0]].run(first | {"at": numbers([5, 0])}, world.memory[0], world.sites[0])
     with pytest.raises(Refused, match="took part 1 times"):
-        HANDLERS[VERBS[0]].run(first | {"at": numbers([9, 0])}, world.memory[0], world.sites[0])
+        HANDLERS[VERBS[0]].run(first | {"at": numbers([17, 0])}, world.memory[0], world.sites[0])
 
 
 # ---- clients that do not follow

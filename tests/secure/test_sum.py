@@ -27,7 +27,7 @@ def semi(n: int, **more: object) -> World:
 def test_exact(n: int, d: int, mode: str, suite: Suite) -> None:
     world = World(n, params(n, d, mode=mode, kappa=80, delta_drop="0"), suite=suite)
     got = world.run()
-    assert got.why is None and got.total is not None and not got.lost and got.attempts == 1
+    assert got.why is None and got.total is not None and not got.lost and got.attempt == 0
     assert got.clients.tolist() == list(range(n)) and np.array_equal(got.total, world.plain(got.clients))
 
 
@@ -81,7 +81,7 @@ def test_any_pattern_of_losses(n: int, mode: str, losses: list[tuple[int, int, i
             assert np.array_equal(got.total, world.plain(got.clients))
         assert (got.total is None) == (got.why is not None)
         total = None if got.total is None else got.total.tolist()
-        results.append((total, got.clients.tolist(), got.sent_up, got.sent_down, got.attempts, got.released))
+        results.append((total, got.clients.tolist(), got.sent_up, got.sent_down, got.attempt, got.released))
     assert results[0] == results[1]  # both fidelities: the same integers, the same bytes
 
 
@@ -92,19 +92,19 @@ def test_exactly_t_answers_are_enough_and_one_less_opens_nothing() -> None:
         got = world.run()
         assert (got.total is not None) == opens
         if not opens:
-            assert got.why and "are needed" in got.why and got.released and got.attempts == 1
+            assert got.why and "are needed" in got.why and got.released and got.attempt == 0
             assert not any(n in SECRET for i in range(answers) for n in world.memory[i] if not n.startswith(ANSWER))
 
 
 def test_one_retry_with_fresh_keys_while_nothing_was_released() -> None:
     world = World(5, params(5), lost={(0, 2): {0, 1, 2}})
     got = world.run()
-    assert got.attempts == 2 and got.total is not None and len(got.clients) == 5
+    assert got.attempt == 1 and got.total is not None and len(got.clients) == 5
     first = [r["advert"] for s, i, r in world.replies if s == 0 and i == 0]
     assert len(first) == 2 and not np.array_equal(first[0][0, 4:68], first[1][0, 4:68])
     again = World(5, params(5), lost={(0, 4): {0, 1, 2}})
     got = again.run()
-    assert got.total is None and got.attempts == 1 and got.released
+    assert got.total is None and got.attempt == 0 and got.released
 
 
 def test_nothing_secret_in_replies_or_in_what_a_checkpoint_holds() -> None:

@@ -2,20 +2,24 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from manyloom import algorithms as A
 from manyloom.core.parts import Aggregator, Transform
+from manyloom.core.seeds import Draw
 from manyloom.transforms import chain
 from tests.toys import classes, history, job, play, theta
+
+DRAW = Draw(0, 1, np.zeros(1, np.uint64))
 
 
 def scale(by: float) -> Transform:
     return Transform(
         name=f"scale {by}",
-        apply=lambda message, memory, down: ({n: v * by for n, v in message.items()}, memory),
-        undo=lambda message: {n: v / by for n, v in message.items()},
+        apply=lambda message, memory, down, draw: ({n: v * by for n, v in message.items()}, memory),
+        undo=lambda message, draw: {n: v / by for n, v in message.items()},
         bound=lambda c: c * by,
     )
 
@@ -23,26 +27,26 @@ def scale(by: float) -> Transform:
 def shift(by: float) -> Transform:
     return Transform(
         name=f"shift {by}",
-        apply=lambda message, memory, down: ({n: v + by for n, v in message.items()}, memory),
-        undo=lambda message: {n: v - by for n, v in message.items()},
+        apply=lambda message, memory, down, draw: ({n: v + by for n, v in message.items()}, memory),
+        undo=lambda message, draw: {n: v - by for n, v in message.items()},
     )
 
 
 def rounded(step: float) -> Transform:
     """Send multiples of `step` as int16 under another name; what was cut off is sent next time."""
 
-    def apply(message, memory, down):
+    def apply(message, memory, down, draw):
         whole = message["u"] + memory["rest"]
         sent = (whole / step).round()
         return {"q": sent.to(torch.int16)}, {"rest": whole - sent * step}
 
-    return Transform("rounded", apply, lambda m: {"u": m["q"] * step}, memory={"rest": "d"}, slots=("q",))
+    return Transform("rounded", apply, lambda m, draw: {"u": m["q"] * step}, memory={"rest": "d"}, slots=("q",))
 
 
 def test_halves_compose_in_reverse():
     both = chain(scale(2.0), shift(1.0))
-    sent, _ = both.apply({"u": torch.tensor([3.0])}, {}, {})
-    assert sent["u"].tolist() == [7.0] and both.undo(sent)["u"].tolist() == [3.0]
+    sent, _ = both.apply({"u": torch.tensor([3.0])}, {}, {}, DRAW)
+    assert sent["u"].tolist() == [7.0] and both.undo(sent, DRAW)["u"].tolist() == [3.0]
     assert both.name == "scale 2.0, shift 1.0" and both.bound(1.0) == float("inf")
     assert chain(scale(2.0), scale(3.0)).bound(1.0) == 6.0
     assert chain().apply is None and chain(Transform(), scale(2.0)).name == "scale 2.0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from manyloom.core.exchange import Ask, Exchange, Fold, Ids, Lost, Reply, stack
 from manyloom.core.parts import Algorithm
+from manyloom.core.seeds import Draw
 from manyloom.core.slots import Slots, size_bytes
 
 COUNTS = ("samples", "steps", "loss")  # what travels beside an update: sums over the client's own steps
@@ -21,18 +23,44 @@ class Round(NamedTuple):
     server: Slots
     rule: Slots
     back: Ids
-    samples: Tensor  # [n], of those that came back, as are steps and loss
+    samples: Tensor  # [n], of those that came back, as are steps and loss; empty where only a sum came
     steps: Tensor
-    loss: Tensor  # a client's mean training loss
+    loss: Tensor  # a client's mean training loss; of a sum their mean [1]
     lost: list[Lost]
     sent_up: int
     sent_down: int
     enough: bool
+    channel: tuple[int, int] = (0, 0)  # what a secure channel took beyond that, up and down
 
 
 def slots_of(algorithm: Algorithm, buffers: bool) -> tuple[str, ...]:
     """The slots of a client's message that are summed or handed to a rule."""
     return (*algorithm.work.sends, *(["buffers"] if buffers else []))
+
+
+def begins(algorithm: Algorithm, server: Slots) -> Slots:
+    """What clients get: what the server step sends, and running statistics where they are averaged."""
+    body = algorithm.server.down(server)
+    return body | {"buffers": server["buffers"]} if "buffers" in server else body
+
+
+def concluded(
+    algorithm: Algorithm, server: Slots, rule: Slots, rows: Slots, weights: Tensor, share: float
+) -> tuple[Slots, Slots]:
+    """The server's next state, and the rule's, of messages or their sum.
+
+    Args:
+        algorithm, server, rule: the record and its states.
+        rows: a row a client, or their weighted sum.
+        weights: of the clients [n], or what the sum is divided by [1].
+        share: m/N, for methods that weigh by it.
+    """
+    mean, rule = algorithm.aggregate.reduce(rows, weights, rule)
+    mean["share"] = torch.tensor(share, dtype=torch.float64)
+    state = algorithm.server.apply(server, mean)
+    if "buffers" in server:  # running statistics move by their mean change, past the server's optimiser
+        state = state | {"buffers": (server["buffers"] + mean["buffers"]).to(server["buffers"].dtype)}
+    return state, rule
 
 
 def train(
@@ -42,6 +70,7 @@ def train(
     cohort: Ids,
     *,
     population: int,
+    draw: Callable[[Ids], Draw],
     round: int,
     attempt: int,
     quorum: int,
@@ -56,13 +85,12 @@ def train(
         server, rule: the state of server step and aggregator.
         cohort: who is asked [n].
         population: N, for methods that weigh by m/N.
+        draw: clients -> what their messages were drawn from.
         round, attempt: what clients' randomness is a function of.
         quorum: below so many replies nothing changes and `enough` is False.
         deadline_s: of the ask.
     """
-    body = algorithm.server.down(server)
-    if "buffers" in server:
-        body = body | {"buffers": server["buffers"]}
+    body = begins(algorithm, server)
     fold = None
     sends = slots_of(algorithm, "buffers" in server)
     if algorithm.aggregate.needs == "sum":
@@ -83,10 +111,7 @@ def train(
     if fold:
         rows: Slots = {name: torch.stack([r.body[name][0].double() for r in replies]).sum(0) for name in sends}
     else:
-        rows = algorithm.uplink.undo({name: stack(replies, name) for name in algorithm.uplink.slots or sends})
-    mean, rule = algorithm.aggregate.reduce(rows, weights, rule)
-    mean["share"] = torch.tensor(len(back) / population, dtype=torch.float64)
-    state = algorithm.server.apply(server, mean)
-    if "buffers" in server:  # running statistics move by their mean change, past the server's optimiser
-        state = state | {"buffers": (server["buffers"] + mean["buffers"]).to(server["buffers"].dtype)}
+        rows = {name: stack(replies, name) for name in algorithm.uplink.slots or sends}
+        rows = algorithm.uplink.undo(rows, draw(back))
+    state, rule = concluded(algorithm, server, rule, rows, weights, len(back) / population)
     return Round(state, rule, back, samples, steps, loss, lost, up, down, enough=True)

@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from manyloom.core.seeds import Draw
 from manyloom.core.slots import Slots
 
 Ids = npt.NDArray[np.int64]  # clients by index: 0 .. N-1 of the federation
-Verb = Literal["vocabulary", "statistics", "prepare", "train", "evaluate", "scores"]
 
 
-def the_same(message: Slots) -> Slots:
+def the_same(message: Slots, draw: Draw) -> Slots:
     """The undo of a message that nobody changed."""
     return message
 
@@ -35,7 +35,7 @@ class Fold:
 
     slots: tuple[str, ...]
     weight: str | None = None  # the slot (one number a client) that weighs them; None: weight 1
-    undo: Callable[[Slots], Slots] = the_same
+    undo: Callable[[Slots, Draw], Slots] = the_same
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ class Ask:
 class Reply:
     """What came back: `clients` names all it covers (one, or many: a row a client, or folded).
 
-    `sent` is the bytes of the tensors as the clients serialised them, before any fold.
+    `sent` is the bytes of the tensors as the clients serialised them, before any fold; `channel` the bytes (up, down)
+    that a secure sum of the answer took beyond the ask and its reply; `warnings` what is to be told of it.
     """
 
     clients: Ids
@@ -80,14 +81,20 @@ class Reply:
     asked: int = 0
     seconds: float = 0.0
     sent: int = 0
+    channel: tuple[int, int] = (0, 0)
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A client that gave no reply, or one that could not be used, and why."""
+    """A client that gave no reply, or one that could not be used, and why.
+
+    "no-sum" and "opened": it answered, but the secure sum of the answers came to nothing; after "opened", where
+    shares were asked for already, no other attempt may be made.
+    """
 
     client: int
-    reason: Literal["simulated", "error", "deadline", "not-finite", "refused", "malformed"]
+    reason: Literal["simulated", "error", "deadline", "not-finite", "refused", "malformed", "no-sum", "opened"]
     text: str
     traceback: str | None = None
     asked: int = 0
@@ -114,8 +121,12 @@ class Handler(NamedTuple):
 class Runtime(Protocol):
     """Who answers an Ask, and where."""
 
-    def open(self, job: Any) -> None:
-        """Get ready: data, model and device stay warm until `close`."""
+    def open(self, job: Any, session: str = "") -> None:
+        """Get ready: data, model and device stay warm until `close`; `session` names this run in secure sums."""
+        ...
+
+    def roster(self) -> tuple[bytes, ...] | None:
+        """The public keys of all clients, ascending, as the clients know them; None: there are none."""
         ...
 
     def ask(self, ask: Ask) -> list[Reply | Lost]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from manyloom.core.exchange import the_same
+from manyloom.core.seeds import Draw
 from manyloom.core.slots import Slots
 
 
@@ -75,7 +76,7 @@ class Work(NamedTuple):
     step: Callable[[Tensor, Tensor, State], None]  # (w, grad, state), in place
     finish: Callable[[Tensor, Slots, State, Slots, Seen], tuple[Slots, Slots]]  # -> up, memory
     memory: Mapping[str, str] = {}  # name -> its length: "d" (a vector like theta) or "1"; a stranger starts at 0
-    sends: tuple[str, ...] = ("u",)  # the slots of `up`
+    sends: Mapping[str, str] = {"u": "d"}  # the slots of `up`, with their lengths
     drive: Drive | None = None
     objective: Callable[..., Tensor] | None = None  # (forward, w, batch, anchors) -> loss a sample
     measure: Measure | None = None
@@ -83,14 +84,18 @@ class Work(NamedTuple):
 
 
 class Transform(NamedTuple):
-    """What happens to a message: the client's half, and the server's, which undoes it before any sum."""
+    """What happens to a message: the client's half, and the server's, which undoes it before any sum.
+
+    Both take rows [K, ...] of K clients, and what may be drawn from (`Draw`), which both ends know.
+    """
 
     name: str = "none"
-    apply: Callable[[Slots, Slots, Slots], tuple[Slots, Slots]] | None = None  # (message, memory, down)
-    undo: Callable[[Slots], Slots] = the_same
+    apply: Callable[[Slots, Slots, Slots, Draw], tuple[Slots, Slots]] | None = None  # (message, memory, down, draw)
+    undo: Callable[[Slots, Draw], Slots] = the_same
     bound: Callable[[float], float] = lambda _: math.inf  # L2 norm in -> L2 norm out; inf promises nothing
     memory: Mapping[str, str] = {}  # as of Work
     slots: tuple[str, ...] | None = None  # what the message holds after `apply`; None: what it held before
+    size: Callable[[Slots], Slots] = lambda message: message  # one client's message -> its shapes and dtypes after it
 
 
 class Aggregator(NamedTuple):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +56,25 @@ def key(seed: int, round: int, ids: U64, purpose: str, epoch: int | npt.NDArray[
 def scalar(seed: int, round: int, purpose: str) -> int:
     """A 63-bit number for what no single client owns: initial weights, a library's generator."""
     return int(key(seed, round, np.zeros(1, np.uint64), purpose)[0] >> np.uint64(1))
+
+
+class Draw(NamedTuple):
+    """What a message's randomness is a function of: the job's seed, the round, the clients' ids [k].
+
+    Both ends know it, so a rotation or a mask of coordinates never travels.
+    """
+
+    seed: int
+    round: int
+    ids: U64
+
+    def keys(self, purpose: str) -> U64:
+        """One 64-bit key a client [k]."""
+        return key(self.seed, self.round, self.ids, purpose)
+
+    def shared(self, purpose: str) -> int:
+        """One 63-bit number that is the same for all clients."""
+        return scalar(self.seed, self.round, purpose)
 
 
 def uniform(seed: int, round: int, ids: U64, purpose: str) -> npt.NDArray[np.float64]:

@@ -214,6 +214,8 @@ def event_line(event: Event) -> str:
     if line is not None:
         return line
     kind = str(event.get("type", "event"))
+    if kind == "released":
+        return _released(event)
     word, rest = _WORDS.get(kind, (kind[:8], ()))
     told = [_shown(event[k]) for k in rest if event.get(k) is not None]
     return " ".join([word.ljust(8), *([_at(event)] if "round" in event else []), *told]).rstrip()
@@ -259,8 +261,10 @@ def _planned(e: Event) -> str:
     took = finite(e.get("seconds_estimate"))
     told = [] if took is None else [f"seconds={took:.2g}" if took < 10 else f"seconds={took:.0f}"]
     told += _pairs({"bytes_up_round": e.get("bytes_up_round")})
-    found = {k: finite(privacy.get(k)) for k in ("epsilon", "budget")}
-    told += [f"{k}={v:.3f}" for k, v in found.items() if v is not None]
+    told += [f"epsilon={v:.3f}" for v in [finite(privacy.get("epsilon"))] if v is not None]
+    told += [f"budget={v:.3f}" for v in [finite(privacy.get("budget"))] if v is not None]
+    secure: Mapping[str, object] = e.get("secure") or {}
+    told += [f"secure={secure.get('mode')}"] if secure else []
     return " ".join(["plan    ", *told]).rstrip()
 
 
@@ -275,11 +279,24 @@ def _round_done(e: Event) -> str:
     if e.get("epsilon") is not None:
         told.append(f"eps {epsilon(e['epsilon'])}")
     if e.get("bytes_up") is not None:
-        told.append("up " + size(e["bytes_up"]).replace(" ", ""))
+        channel: Mapping[str, Any] = e.get("secure") or {}
+        told.append("up " + size(e["bytes_up"] + (channel.get("up") or 0)).replace(" ", ""))
     if e.get("seconds") is not None:
         told.append(seconds(e["seconds"], 2).replace(" ", ""))
     lines = [" ".join(["round   ", _at(e), *shown[:n], *told]) for n in (3, 2)]
     return next((line for line in lines if len(line) <= 80), lines[-1])
+
+
+def _released(e: Event) -> str:
+    """A record of the ledger: what was released, and what is spent with it."""
+    told = ["+".join(slug(w) for w in str(e.get("what") or "update").split(","))]
+    told += [f"attempt {e['attempt']}"] if e.get("attempt") else []
+    if e.get("epsilon") is not None:
+        of = f"/{epsilon(e['budget'])}" if e.get("budget") is not None else ""
+        told.append(f"eps {epsilon(e['epsilon'])}{of}")
+    keys = (("delta", "delta"), ("noise", "noise_multiplier"), ("clip", "clip"))
+    told += [f"{name} {v:.6g}" for name, key in keys if (v := finite(e.get(key))) is not None]
+    return " ".join(["released", _at(e), *told])
 
 
 def _why(e: Event) -> str:
@@ -322,7 +339,6 @@ _WORDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "phase": ("phase", ("phase",)),
     "client_done": ("client", ("client", "samples", "seconds")),
     "evaluated": ("judged", ("split", "metrics")),
-    "released": ("released", ("what", "epsilon")),
     "saved": ("saved", ("path",)),
     "baseline": ("baseline", ("kind", "metrics")),
     "missing": ("missing", ()),

@@ -13,7 +13,7 @@ from typing import cast
 import numpy as np
 
 from manyloom.core.errors import Problem, RunFailed
-from manyloom.core.exchange import Ask, Exchange, Fold, Handler, Ids, Reply
+from manyloom.core.exchange import Ask, Exchange, Fold, Handler, Ids, Lost, Reply
 from manyloom.core.slots import Slots, pack_json, unpack_json
 from manyloom.core.tensors import from_numpy
 from manyloom.data.federation import Client, Federation
@@ -59,6 +59,8 @@ def statistics(
     for reply in _came(replies, "statistics"):
         for slot in SUMS:
             total[slot] += reply.body[slot].double().reshape(-1, width).sum(0).numpy()
+        if "absent" not in reply.body:  # of a secure sum only the sum is there
+            continue
         gone = cast("list[list[int]]", reply.body["absent"].reshape(-1, width).tolist())  # pyright: ignore[reportUnknownMemberType]
         for client, absent in zip(reply.clients.tolist(), gone):
             name = names[client] if names is not None else f"client {client}"
@@ -86,13 +88,14 @@ def of(federation: Federation, clients: Ids | None = None) -> Exchange[Preproces
 
 
 def _came(replies: Sequence[object], verb: str) -> list[Reply]:
-    came = [r for r in replies if isinstance(r, Reply)]
+    came = [r for r in replies if isinstance(r, Reply) and len(r.clients)]
+    why = [a.text for a in replies if isinstance(a, Lost)][:3]
     if not came:
         raise RunFailed(
             Problem(
                 "quorum",
                 f"no client answered the ask for {verb}",
-                got=f"0 of {len(replies)} replies",
+                got=f"0 of {len(replies)} replies; {'; '.join(dict.fromkeys(why)) or 'no reason given'}",
                 rule="preprocessing needs at least one",
                 mend="see the reasons in the run's events",
             )

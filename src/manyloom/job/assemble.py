@@ -23,6 +23,8 @@ from manyloom.data.sources.registry import sources
 from manyloom.job.job import Execution, Job, Simulate
 from manyloom.job.tables import TABLES, Factory, Given, chosen
 from manyloom.models import Model
+from manyloom.privacy.settings import Privacy
+from manyloom.secure.settings import Secure
 
 PATHS = ("path", "vocabulary")  # keys of file sources that name files, relative to the job
 RATES = {"class": (("accuracy", "auc"), ("accuracy", "f1")), "number": (("rmse", "mae", "r2"),)}
@@ -231,6 +233,8 @@ def job_of(given: Given, algorithm: Algorithm, federation: Federation, *, name: 
         task,
         algorithm,
         federation,
+        privacy=Privacy(**part("privacy")) if "privacy" in given else None,
+        secure=Secure(**part("secure")) if "secure" in given else None,
         simulate=Simulate(**part("simulate")),
         execution=Execution(**part("runtime")),
         card=part("card"),

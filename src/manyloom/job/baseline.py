@@ -176,6 +176,8 @@ def _over(job: Job, federation: Federation, word: str, **more: Any) -> Job:
         name=f"{job.name}-{word}",
         cohort=None,
         sampling="uniform",
+        privacy=None,
+        secure=None,
         quorum=2 / 3,
         min_available=None,
         eval_cohort=None,

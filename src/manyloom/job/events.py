@@ -70,6 +70,7 @@ class Planned(Event):
     bytes_down_round: int
     seconds_estimate: float | None
     privacy: Json | None = None
+    secure: Json | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,22 @@ class Missing(Event):
     type: ClassVar[str] = "missing"
     columns: Sequence[str]
     clients: Mapping[int, Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Released(Event):
+    """A record of the privacy ledger: what was spent so far, this one included."""
+
+    type: ClassVar[str] = "released"
+    round: int
+    attempt: int
+    what: str
+    epsilon: float
+    delta: float
+    budget: float | None
+    noise_multiplier: float
+    clip: float
+    sampling: str
 
 
 @dataclass(frozen=True)
@@ -112,9 +129,9 @@ class ClientDone(Event):
     type: ClassVar[str] = "client_done"
     round: int
     client: int
-    samples: int
-    steps: int
-    loss: float
+    samples: int | None
+    steps: int | None
+    loss: float | None
     bytes_up: int
 
 
@@ -170,6 +187,8 @@ class RoundDone(Event):
     bytes_up: int
     bytes_down: int
     cohort_summary: Json | None = None
+    secure: Json | None = None  # bytes of the secure channel beyond the training bodies
+    guard: Json | None = None  # of a protected sum: clip, share within it, clients that were cut
     state: State | None = field(default=None, metadata={"shown": False}, repr=False, compare=False)
 
 
@@ -214,5 +233,6 @@ class RunDone(Event):
     final: Mapping[str, float]
     next: Sequence[str] = ()
     error: Json | None = None
+    privacy: Json | None = None  # the guarantee of what was spent
     result: Any = field(default=None, metadata={"shown": False}, repr=False, compare=False)
     state: State | None = field(default=None, metadata={"shown": False}, repr=False, compare=False)

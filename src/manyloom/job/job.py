@@ -6,7 +6,7 @@ import hashlib
 import json
 import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
@@ -19,6 +19,9 @@ from manyloom.core.signature import keys, wrong
 from manyloom.core.task import Shape, Task
 from manyloom.core.validate import Above, AtLeast, IntOrShare, Within, share_of
 from manyloom.data.federation import Federation
+from manyloom.job.protection import Protection, protection_of
+from manyloom.privacy.settings import Privacy
+from manyloom.secure.settings import Secure
 
 
 class Execution(NamedTuple):
@@ -62,7 +65,8 @@ class Job:
         rounds: counted from 1.
         seed: of everything that is drawn but privacy's secrets.
         cohort: clients asked a round: a number, a share, or all.
-        sampling: fixed size without replacement, or each client on its own ("poisson").
+        sampling: fixed size without replacement, or each client on its own ("poisson"): the default under [privacy]
+            with a share as cohort.
         quorum: the least replies, of those asked.
         min_available: a round waits until so many clients are reachable.
         retries: further attempts of a round below quorum.
@@ -73,14 +77,20 @@ class Job:
         watch: what early stopping, best checkpoint and sweep look at.
         stop_at: stop when `watch` reaches it.
         patience: stop after so many evaluations without a better `watch`.
+        client_metrics: with [privacy] or [secure] the hub gets metrics as totals alone; "release" gives it each
+            client's, uncovered.
         name: runs are called `<name>-<4 signs>`.
+        privacy: the claim: clip, noise, budget.
+        secure: secure sums instead of single updates.
         simulate: faults, in a simulation.
         execution: where and how; not in the digest.
         card: what only a person knows: use, misuse, contact, licence; not in the digest.
         base: folder of the job file, where its relative paths and modules are looked up; not in the digest.
     """
 
-    PARTS: ClassVar = frozenset({"task", "algorithm", "federation", "simulate", "execution", "card", "base"})
+    PARTS: ClassVar = frozenset(
+        {"task", "algorithm", "federation", "privacy", "secure", "simulate", "execution", "card", "base"}
+    )
 
     task: Task
     algorithm: Algorithm
@@ -89,7 +99,7 @@ class Job:
     rounds: Annotated[int, AtLeast(1)]
     seed: Annotated[int, AtLeast(0)] = 0
     cohort: IntOrShare | None = None
-    sampling: Literal["uniform", "poisson"] = "uniform"
+    sampling: Literal["uniform", "poisson"] | None = None
     quorum: IntOrShare = 2 / 3
     min_available: Annotated[int | None, AtLeast(1)] = None
     retries: Literal[0, 1] = 1
@@ -100,21 +110,43 @@ class Job:
     watch: str | None = None
     stop_at: float | None = None
     patience: Annotated[int | None, AtLeast(1)] = None
+    client_metrics: Literal["auto", "release"] = "auto"
     name: str = "job"
+    privacy: Privacy | None = None
+    secure: Secure | None = None
     simulate: Simulate = Simulate()
     execution: Execution = Execution()
     card: Mapping[str, str] = field(default_factory=dict[str, str])
     base: str = ""
 
     def __post_init__(self) -> None:
-        from manyloom.job.check import against_population  # it reads jobs
+        from manyloom.job.check import against_population  # they read jobs
+        from manyloom.job.sound import unsound
 
+        self._follow()
         found = wrong(keys(Job), {k: getattr(self, k) for k in SETTINGS}, "job")
         found += wrong(keys(Simulate), self.simulate._asdict(), "simulate")
         found += wrong(keys(Execution), self.execution._asdict(), "runtime")
-        found = found or against_population(self)
+        for record, table in ((self.privacy, "privacy"), (self.secure, "secure")):
+            found += wrong(keys(type(record)), record._asdict(), table) if record is not None else []
+        found = found or against_population(self) or unsound(self)
         if found:
             raise BadInput(*found)
+        if self.protection is not None:
+            object.__setattr__(self, "privacy", self.protection.privacy)
+            object.__setattr__(self, "secure", self.protection.secure)
+
+    def _follow(self) -> None:
+        """What follows from the rest of the job where it was not said: sampling, weights."""
+        if self.sampling is None:
+            share = isinstance(self.cohort, float)
+            object.__setattr__(self, "sampling", "poisson" if self.privacy is not None and share else "uniform")
+        table = self.algorithm.tables.get("algorithm", {})
+        if table and "weights" not in table and ":" not in str(table.get("name", "")):
+            weights = "uniform" if self.privacy is not None else self.algorithm.weights
+            tables = {**self.algorithm.tables, "algorithm": {**table, "weights": weights}} if table else {}
+            algorithm = replace(self.algorithm, weights=weights, tables=tables or self.algorithm.tables)
+            object.__setattr__(self, "algorithm", algorithm)
 
     # ---- what follows from the rest
 
@@ -122,6 +154,16 @@ class Job:
     def eligible(self) -> Ids:
         """The clients that have a row to train on; found once, since a population may be a million."""
         return np.flatnonzero(self.federation.sizes > 0).astype(np.int64)
+
+    @cached_property
+    def protection(self) -> Protection | None:
+        """[privacy] and [secure] with all that follows from the rest of the job; None: neither."""
+        return protection_of(self)
+
+    @property
+    def alone(self) -> bool:
+        """Whether the hub may see each client's metrics."""
+        return self.client_metrics == "release" or (self.privacy is None and self.secure is None)
 
     @property
     def cohort_size(self) -> int:
@@ -167,6 +209,8 @@ class Job:
         out |= {k: dict(v) for k, v in cast("Mapping[str, Mapping[str, object]]", fed).items()}
         out["model"] = dict(cast("Mapping[str, object]", task))
         out |= {k: dict(v) for k, v in self.algorithm.tables.items()}
+        for table, part in (("privacy", self.privacy), ("secure", self.secure)):
+            out[table] = part._asdict() if part is not None else {}
         out["simulate"] = self.simulate._asdict() if self.simulate != Simulate() else {}
         out["runtime"] = self.execution._asdict()
         out["card"] = dict(self.card)

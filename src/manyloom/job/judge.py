@@ -58,7 +58,7 @@ def _table(table: Table, tables: Given, load: Load) -> Iterator[Found]:
             meant.add(nearest(key, known))
             found = [_unknown_key(table, name, key, value, known)]
         yield from (Found(table.name, key, p) for p in found)
-    if problem is None:
+    if problem is None and (not table.switch or table.name in tables):
         needed = (k for k in known.values() if k.required and k.name not in given and k.name not in meant)
         yield from (Found(table.name, "", missing(table, k, table.name in tables)) for k in needed)
 

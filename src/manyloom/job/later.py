@@ -15,8 +15,6 @@ TABLES: Mapping[str, str] = {
     "uplink": "updates then travel uncompressed",
     "downlink": "the model then travels uncompressed",
     "validation": "no round is then rejected",
-    "privacy": "the run then has no privacy guarantee",
-    "secure": "the hub then sees each update",
     "attack": "nobody then attacks",
     "parties": "clients then differ in rows, not in columns",
     "align": "clients then differ in rows, not in columns",
@@ -25,7 +23,7 @@ TABLES: Mapping[str, str] = {
 }
 # table -> key -> the value that means what this version does anyway (None: there is none)
 KEYS: Mapping[str, Mapping[str, object]] = {
-    "job": {"kind": "horizontal", "over_provision": 1.0, "partial": False, "client_metrics": "auto"},
+    "job": {"kind": "horizontal", "over_provision": 1.0, "partial": False},
     "data": {"ids": None, "id_types": None, "format": None},
     "model": {"base": None, "dtype": None, "bottom": None, "cut": None, "top": None},
     "algorithm": {"temperature": None, "alpha": None, "rho": None, "lam": None, "local": None, "adapt": 0,
@@ -54,6 +52,7 @@ EXAMPLES: Mapping[tuple[str, str], str] = {
     ("partition", "scheme"): 'add [partition] with scheme = "dirichlet" and clients = 10',
     ("partition", "clients"): "add clients = 10 to [partition]",
     ("data", "path"): 'add path = "rows.csv" to [data]: a file, a folder or a glob',
+    ("privacy", "clip"): "add clip = 1.0 to [privacy]: the L2 bound of an update",
     ("data", "label"): 'add label = "outcome" to [data]: the column to predict',
 }
 

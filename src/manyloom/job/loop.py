@@ -15,13 +15,18 @@ from manyloom.algorithms import round as rounds
 from manyloom.core.errors import Problem
 from manyloom.core.exchange import Ids, Runtime, play
 from manyloom.core.metrics import better
+from manyloom.core.seeds import Draw
 from manyloom.core.slots import Slots
 from manyloom.core.validate import share_of
 from manyloom.job import events as ev
 from manyloom.job.job import Job
 from manyloom.job.prepare import Prepared
+from manyloom.job.spend import Spend, account_of, promised, spending
 from manyloom.job.state import State
 from manyloom.job.tell import below_quorum, cohort_summary, evaluated, run_started
+from manyloom.privacy.account import Account
+from manyloom.privacy.source import Secret
+from manyloom.secure.channel import over
 
 SHOWN = 256  # cohorts up to this size get an event a client
 
@@ -29,9 +34,9 @@ SHOWN = 256  # cohorts up to this size get an event a client
 def start(job: Job, ready: Prepared) -> State:
     """The state before round 1."""
     server = job.algorithm.server.init(ready.theta) | ready.buffers
-    return State(
-        0, server, job.algorithm.aggregate.init(ready.layout.d), preprocess=ready.slots, execution=dict(ready.execution)
-    )
+    record = {"session": ready.session} if job.secure else {}
+    rule = job.algorithm.aggregate.init(ready.layout.d)
+    return State(0, server, rule, preprocess=ready.slots, record=record, execution=dict(ready.execution))
 
 
 def loop(
@@ -42,6 +47,7 @@ def loop(
     *,
     run: str = "",
     stop: Callable[[], bool] = lambda: False,
+    account: Account | None = None,
 ) -> Iterator[ev.Event]:
     """All events of a job from `state` on; the last is `RunDone`, and every `RoundDone` carries the state.
 
@@ -52,7 +58,11 @@ def loop(
         state: where to begin: `start`, or a checkpoint.
         run: the run's name, for the events.
         stop: asked after each round; True ends the run as interrupted, resumable.
+        account: of a private run, which whoever opened it closes; a trial opens one that vanishes.
     """
+    own = account_of(job) if account is None else None
+    account = account or own
+    spend = spending(job, runtime, ready, account)
     runtime.restore(state.clients)
     fresh: dict[str, Any] = {"best": None, "best_round": 0, "since_best": 0, "final": {}}
     record = fresh | state.record
@@ -65,7 +75,7 @@ def loop(
         for i in job.federation.skipped:
             yield ev.ClientSkipped(i, job.federation.names[i], "no training row")
         if job.eval_every == 1:
-            yield from _judge(job, runtime, state.server, 0, record)
+            yield from _judge(job, runtime, ready, state.server, 0, record)
     else:
         yield ev.Resumed(state.round, job.rounds)
 
@@ -75,11 +85,27 @@ def loop(
     while status == "done" and state.round < job.rounds:
         number = state.round + 1
         began = time.perf_counter()
-        out = yield from _round(job, runtime, state, number, run)
+        dear = spend.refused(state, spend.guard(record), number) if spend else None
+        if dear is not None:
+            status, reason = "stopped", dear
+            record["ended"] = [status, reason]
+            state = replace(state, record=dict(record))
+            break
+        out = yield from _round(job, runtime, state, number, run, spend, record)
         trained, phases = out.trained, out.phases
+        if out.dear is not None:
+            status, reason = "stopped", out.dear
+            record["ended"] = [status, reason]
+            state = replace(state, record=dict(record))
+            break
         if out.problem is not None:
+            if account is not None:
+                record["ledger"] = account.mark()
+                state = replace(state, record=dict(record))
+            error = out.problem.to_json()
+            final = dict(record["final"])
             yield ev.RunDone(
-                "failed", out.problem.what, dict(record["final"]), error=out.problem.to_json(), state=state
+                "failed", out.problem.what, final, error=error, privacy=promised(job, account), state=state
             )
             return
         state = replace(state, round=number, server=trained.server, rule=trained.rule)
@@ -87,13 +113,15 @@ def loop(
         if judged:
             yield ev.Phase(number, "evaluate")
             mark = time.perf_counter()
-            yield from _judge(job, runtime, state.server, number, record)
+            yield from _judge(job, runtime, ready, state.server, number, record)
             phases["evaluate"] = time.perf_counter() - mark
             status, reason = _verdict(job, record)
         if status == "done" and number < job.rounds and stop():
             status, reason = "interrupted", "asked to stop"
         if status == "stopped":
             record["ended"] = [status, reason]
+        if account is not None:
+            record["ledger"] = account.mark()
         state = replace(state, record=dict(record), clients=runtime.snapshot())
         loss = float(trained.loss.double().mean()) if len(trained.back) else float("nan")
         yield ev.RoundDone(
@@ -110,10 +138,14 @@ def loop(
             phases,
             out.sent_up,
             out.sent_down,
-            cohort_summary(trained) if len(trained.back) > SHOWN else None,
+            cohort_summary(trained) if len(trained.back) > SHOWN and len(trained.samples) else None,
+            {"up": trained.channel[0], "down": trained.channel[1]} if job.secure else None,
+            out.guard,
             state,
         )
-    yield ev.RunDone(status, reason, dict(record["final"]), state=state)
+    yield ev.RunDone(status, reason, dict(record["final"]), privacy=promised(job, account), state=state)
+    if own is not None:
+        own.close(done=True)
 
 
 class _Outcome(NamedTuple):
@@ -125,46 +157,61 @@ class _Outcome(NamedTuple):
     sent_up: int
     sent_down: int
     problem: Problem | None = None
+    guard: dict[str, Any] | None = None
+    dear: str | None = None  # why the budget allows no further attempt
 
 
-def _round(job: Job, runtime: Runtime, state: State, number: int, run: str) -> Generator[ev.Event, None, _Outcome]:
+def _round(
+    job: Job, runtime: Runtime, state: State, number: int, run: str, spend: Spend | None, record: dict[str, Any]
+) -> Generator[ev.Event, None, _Outcome]:
     """One round with its further attempts."""
     before = state.clients  # what clients remembered: a failed attempt leaves no trace there
     phases: dict[str, float] = {}
     up = down = 0
     trained = _nobody(state)
-    quorum = 0
-    for attempt in range(job.retries + 1):
-        cohort = sample.cohort(
-            job.eligible,
-            job.cohort_size,
-            sampling=job.sampling,
-            rate=job.rate,
-            seed=job.seed,
-            round=number,
-            purpose=f"cohort/{attempt}",
-        )
-        quorum = job.quorum_of(len(cohort))
+    quorum, why = 0, ""
+    first = spend.attempt(number) if spend else 0
+    for attempt in range(first, max(first, job.retries) + 1):
+        if attempt > first and spend and (dear := spend.refused(state, spend.guard(record), number)):
+            return _Outcome(trained, attempt, phases, up, down, dear=dear)  # the attempt before took what was left
+        cohort = spend.cohort(number, attempt) if spend else None
+        if cohort is None:
+            cohort = sample.cohort(
+                job.eligible,
+                job.cohort_size,
+                sampling=job.sampling or "uniform",
+                rate=job.rate,
+                seed=job.seed,
+                round=number,
+                purpose=f"cohort/{attempt}",
+            )
+        quorum = job.protection.n_min if job.protection and job.secure else job.quorum_of(len(cohort))
         yield ev.RoundStarted(number, attempt, cohort.tolist() if len(cohort) <= SHOWN else None, len(cohort), quorum)
-        if not len(cohort):
+        if not len(cohort) and spend is None:
             yield ev.Note("info", "cohort-empty", f"round {number} drew nobody; the model stays as it is")
             return _Outcome(trained, attempt, phases, up, down)
         yield ev.Phase(number, "train")
         mark = time.perf_counter()
-        trained = play(
-            rounds.train(
-                job.algorithm,
-                state.server,
-                state.rule,
-                cohort,
-                population=len(job.eligible),
-                round=number,
-                attempt=attempt,
-                quorum=quorum,
-                deadline_s=job.deadline_s,
-            ),
-            runtime.ask,
-        )
+        guard: dict[str, Any] | None = None
+        if spend is None:
+            trained = play(
+                rounds.train(
+                    job.algorithm,
+                    state.server,
+                    state.rule,
+                    cohort,
+                    population=len(job.eligible),
+                    draw=lambda clients: Draw(job.seed, number, job.federation.ids[clients]),
+                    round=number,
+                    attempt=attempt,
+                    quorum=quorum,
+                    deadline_s=job.deadline_s,
+                ),
+                runtime.ask,
+            )
+            why, opened = f"{len(trained.back)} replies, quorum {quorum}", False
+        else:
+            trained, guard, why, opened = yield from _guarded(spend, state, cohort, number, attempt, quorum, record)
         phases["train"] = phases.get("train", 0.0) + time.perf_counter() - mark
         up, down = up + trained.sent_up, down + trained.sent_down
         for lost in trained.lost:
@@ -172,19 +219,49 @@ def _round(job: Job, runtime: Runtime, state: State, number: int, run: str) -> G
             yield ev.ClientLost(number, lost.client, name, lost.reason, lost.text, lost.traceback)
         if trained.enough:
             yield from _clients(number, trained)
-            return _Outcome(trained, attempt, phases, up, down)
+            return _Outcome(trained, attempt, phases, up, down, guard=guard)
         runtime.restore(before)
-        yield ev.RoundFailed(number, attempt, f"{len(trained.back)} replies, quorum {quorum}")
+        yield ev.RoundFailed(number, attempt, why)
+        if opened:
+            break
     if job.failed_round == "skip":
         yield ev.Note("warning", "round-skipped", f"round {number} is skipped; the model stays as it is")
         return _Outcome(trained, job.retries, phases, up, down)
-    return _Outcome(trained, job.retries, phases, up, down, below_quorum(job, number, trained, quorum, run))
+    return _Outcome(trained, job.retries, phases, up, down, below_quorum(job, number, trained, quorum, run, why))
+
+
+def _guarded(
+    spend: Spend, state: State, cohort: Ids, number: int, attempt: int, quorum: int, record: dict[str, Any]
+) -> Generator[ev.Event, None, tuple[rounds.Round, dict[str, Any] | None, str, bool]]:
+    """One attempt under protection: nothing of it leaves before it stands in the ledger."""
+    guard, source = spend.guard(record), Secret()
+    got = spend.gather(state, guard, cohort, number, attempt, quorum)
+    for text in got.warnings:
+        yield ev.Note("warning", "secure-sum", text)
+    least = quorum if len(cohort) else 0
+    if got.why is None and len(got.back) >= least:
+        if written := spend.released(state, guard, number, attempt, source):
+            yield written
+        trained, told = spend.conclude(state, guard, got, record, source)
+        return trained, told, "", got.opened
+    if written := spend.released(state, guard, number, attempt, source, "aborted attempt"):
+        yield written  # that it came to nothing can be seen
+    none = torch.zeros(0)
+    trained = rounds.Round(state.server, state.rule, got.back, none, none, none, got.lost, got.sent_up, got.sent_down,
+                           enough=False, channel=got.channel)  # fmt: skip
+    return trained, None, got.why or f"{len(got.back)} replies, quorum {quorum}", got.opened
 
 
 def _clients(number: int, trained: rounds.Round) -> Iterator[ev.ClientDone]:
     if len(trained.back) > SHOWN:
         return
-    share = trained.sent_up // len(trained.back)
+    if not len(trained.back):
+        return
+    share = (trained.sent_up + trained.channel[0]) // len(trained.back)
+    if not len(trained.samples):  # only their sum came
+        for client in np.sort(trained.back).tolist():
+            yield ev.ClientDone(number, client, None, None, None, share)
+        return
     for i in np.argsort(trained.back).tolist():
         yield ev.ClientDone(
             number, int(trained.back[i]), int(trained.samples[i]), int(trained.steps[i]), float(trained.loss[i]), share
@@ -196,7 +273,9 @@ def _nobody(state: State) -> rounds.Round:
     return rounds.Round(state.server, state.rule, np.zeros(0, np.int64), none, none, none, [], 0, 0, enough=False)
 
 
-def _judge(job: Job, runtime: Runtime, server: Slots, number: int, record: dict[str, Any]) -> Iterator[ev.Event]:
+def _judge(
+    job: Job, runtime: Runtime, ready: Prepared, server: Slots, number: int, record: dict[str, Any]
+) -> Iterator[ev.Event]:
     """Evaluate on the clients' held-out rows, and on the source's own test set where the hub has one."""
     fed = job.federation
     model = {"theta": job.algorithm.server.model(server)} | {k: v for k, v in server.items() if k == "buffers"}
@@ -216,10 +295,13 @@ def _judge(job: Job, runtime: Runtime, server: Slots, number: int, record: dict[
         sets.append(("own", evaluation.HUB))
     for split, clients in sets:
         mark = time.perf_counter()
-        found = play(
-            evaluation.evaluate(clients, model, job.metrics, round=number, deadline_s=job.deadline_s), runtime.ask
-        )
+        alone = job.alone or split == "own"
+        asked = evaluation.evaluate(clients, model, job.metrics, round=number, deadline_s=job.deadline_s, alone=alone)
+        found = play(asked if alone or ready.channel is None else over(asked, ready.channel), runtime.ask)
         yield evaluated(job, found, number, split, time.perf_counter() - mark)
+        if not found.metrics:
+            told = found.lost[0].text if found.lost else "nobody answered"
+            yield ev.Note("warning", "no-metrics", f"round {number} has no metrics: {told}")
         if split == "test" or fed.test_mode == "own":
             record["final"] = {k: float(v) for k, v in found.metrics.items()}
     _keep_best(job, number, record)

@@ -14,12 +14,16 @@ from manyloom.algorithms.round import COUNTS
 from manyloom.core import text as say
 from manyloom.core.exchange import Runtime
 from manyloom.core.slots import size_bytes
+from manyloom.job import protection
 from manyloom.job.events import RoundDone
 from manyloom.job.job import Job
 from manyloom.job.loop import loop, start
-from manyloom.job.prepare import Prepared, prepare
+from manyloom.job.prepare import Prepared, prepare, width
+from manyloom.secure import wire
+from manyloom.secure.costs import costs
 
 COUNT_BYTES = 4 * len(COUNTS)  # samples, steps, loss: a float32 each
+DIMS_BYTES = 8  # of a message that waits, only its length is told
 LISTED = 12  # federations up to this size are printed client by client
 
 
@@ -38,7 +42,8 @@ class Plan:
         seconds_estimate: from rounds that were tried on throw-away state, or None.
         memory_bytes: of state, rows in work and client memory.
         execution: what the runtime chose.
-        privacy: the guarantee; None: no protection.
+        privacy: the guarantee; None: no claim.
+        secure: the secure sum; None: the hub sees each update.
         warnings: what will work but should be known.
     """
 
@@ -55,6 +60,7 @@ class Plan:
     does: str
     rounds: int
     privacy: Mapping[str, Any] | None = None
+    secure: Mapping[str, Any] | None = None
     warnings: list[str] = field(default_factory=list[str])
     words: tuple[str, str] = ("client", "clients")
     labels: tuple[str, ...] = ()
@@ -72,6 +78,7 @@ class Plan:
             "memory_bytes": self.memory_bytes,
             "execution": dict(self.execution),
             "privacy": self.privacy,
+            "secure": self.secure,
             "refusals": [],
             "warnings": list(self.warnings),
             "sites": None,
@@ -96,8 +103,9 @@ def plan(job: Job, runtime: Runtime, *, tried: int = 0) -> Plan:
 def of(job: Job, ready: Prepared, seconds: float | None = None) -> Plan:
     """The plan of a job that is prepared."""
     fed, algorithm = job.federation, job.algorithm
-    up, down = message_bytes(job, ready)
+    up, down = (a + b for a, b in zip(message_bytes(job, ready), channel_bytes(job, ready)))
     expected = job.rate * len(job.eligible) if job.sampling == "poisson" else job.cohort_size
+    made = job.protection
     steps = steps_of(job)
     skew = _skew(job)
     clients = None
@@ -147,6 +155,8 @@ def of(job: Job, ready: Prepared, seconds: float | None = None) -> Plan:
         execution=dict(ready.execution),
         does=_does(job, steps),
         rounds=job.rounds,
+        privacy=protection.planned(job, made) if made else None,
+        secure=protection.told(made, width(job, ready.layout, ready.buffers)) if made else None,
         warnings=warnings,
         words=fed.client_word,
         labels=tuple(fed.labels),
@@ -158,8 +168,28 @@ def message_bytes(job: Job, ready: Prepared) -> tuple[int, int]:
     server = job.algorithm.server.init(ready.theta) | ready.buffers
     body = job.algorithm.server.down(server) | ready.buffers
     item = ready.theta.element_size()
-    up = len(job.algorithm.work.sends) * ready.layout.d * item + size_bytes(ready.buffers) + COUNT_BYTES
+    lengths = (ready.layout.d if s == "d" else 1 for s in job.algorithm.work.sends.values())
+    up = sum(lengths) * item + size_bytes(ready.buffers) + COUNT_BYTES
+    if job.protection is not None:
+        d = width(job, ready.layout, ready.buffers)
+        params = replace(job.protection.guard(d, job.privacy.clip if job.privacy else None).params, d=d)
+        told = size_bytes({"": wire.pack(replace(params, d=0).to_bytes())})
+        if job.secure is None:
+            return 4 * params.total, size_bytes(body) + told
+        return DIMS_BYTES, size_bytes(body) + told
     return up, size_bytes(body)
+
+
+def channel_bytes(job: Job, ready: Prepared) -> tuple[int, int]:
+    """Bytes of one client's secure sum up and down, beyond the message, where everybody stays."""
+    made = job.protection
+    if made is None or made.secure is None:
+        return 0, 0
+    d = width(job, ready.layout, ready.buffers)
+    params = replace(made.guard(d, made.privacy.clip if made.privacy else None).params, d=d)
+    n = math.ceil(made.expected)
+    k = made.secure.neighbours if n >= made.n_max else min(n - 1, made.secure.neighbours or n - 1)
+    return costs(params, n, k or n - 1, ready.session)
 
 
 def steps_of(job: Job) -> float:
@@ -226,10 +256,41 @@ def lines(p: Plan) -> list[str]:
         out += [f"{'time':9}about {say.seconds(p.seconds_estimate)}, memory {say.size(p.memory_bytes)} beside the data"]
     run = p.execution
     out += [f"{'engine':9}{run.get('provider')}, {say.plural(int(str(run.get('group', 1))), p.words)} at a time"]
-    out += [f"{'privacy':9}none: the hub sees each {p.words[0]}'s update"]
+    out += _protection(p)
     for w in p.warnings:
         out += say.field("warning", w).split("\n")
     return [*out, f"{'refused':9}nothing"]
+
+
+def _protection(p: Plan) -> list[str]:
+    """The guarantees with all that gives them a meaning; the secure sum."""
+    out: list[str] = []
+    if p.secure is not None:
+        s = p.secure
+        said = (
+            f"sums of {s['least']} to {s['clients']} {p.words[1]}, {s['mode']}: each masked with {s['neighbours']} "
+            f"others, {s['threshold']} shares open one; up to a share of {s['gamma']} may work with the hub"
+            + ("" if s["fidelity"] == "full" else "; simulated: the same integers, no masks")
+        )
+        out += say.field("secure", said).split("\n")
+    if p.privacy is None:
+        saw = "the hub sees sums, no single update; nothing bounds what a sum tells" if p.secure else \
+            f"the hub sees each {p.words[0]}'s update"  # fmt: skip
+        return [*out, *say.field("privacy", f"none: {saw}").split("\n")]
+    g = p.privacy
+    budget = f"budget {g['budget']:g}; " if g["budget"] is not None else ""
+    out += say.field("privacy", f"epsilon {g['epsilon']:.4f} at delta {g['delta']:.3g}, for one {g['unit']}, "
+                     f"{g['adjacency']}; {budget}after {p.rounds} rounds").split("\n")  # fmt: skip
+    for name in ("mechanism", "sampling", "accountant", "against"):
+        out += say.field("", f"{name}: {g[name]}").split("\n")
+    for other in g["others"]:
+        out += say.field(
+            "", f"without amplification: epsilon {other['epsilon']:.4f}, against {other['against']}"
+        ).split("\n")
+    for name in ("assumes", "uncovered"):
+        for line in g[name]:
+            out += say.field("", f"{name}: {line}").split("\n")
+    return out
 
 
 def _clients(p: Plan) -> list[str]:

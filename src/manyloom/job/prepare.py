@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -21,6 +22,7 @@ from manyloom.data import statistics
 from manyloom.data.preprocess import Preprocess
 from manyloom.engine.build import fresh
 from manyloom.job.job import Job, shape_of
+from manyloom.secure.channel import Channel, over
 
 
 class Prepared(NamedTuple):
@@ -35,6 +37,8 @@ class Prepared(NamedTuple):
     sent_down: int
     seconds: float
     execution: Mapping[str, Any]
+    session: str = ""  # what this run's secure sums are bound to
+    channel: Channel | None = None
 
     @property
     def slots(self) -> Slots:
@@ -48,7 +52,11 @@ class Prepared(NamedTuple):
 
 
 def prepare(
-    job: Job, runtime: Runtime, saved: Slots | None = None, execution: Mapping[str, Any] | None = None
+    job: Job,
+    runtime: Runtime,
+    saved: Slots | None = None,
+    execution: Mapping[str, Any] | None = None,
+    session: str | None = None,
 ) -> Prepared:
     """Open the runtime, learn the federation's statistics, make the first model.
 
@@ -57,12 +65,15 @@ def prepare(
         runtime: who answers.
         saved: preprocessing of a run that goes on; its statistics are not asked for again.
         execution: what the run's runtime chose; kept.
+        session: what a run that goes on bound its secure sums to.
 
     Raises:
         BadInput: whatever is wrong with data or model, before anything trains.
     """
     fed = job.federation
-    runtime.open(job)
+    session = session or os.urandom(8).hex()
+    runtime.open(job, session)
+    channel = job.protection.channel(1, job.digest, session, runtime.roster()) if job.protection else None
     began = time.perf_counter()
     up = down = 0
 
@@ -70,29 +81,42 @@ def prepare(
         nonlocal up, down
         replies = runtime.ask(ask)
         up += sum(r.sent for r in replies if isinstance(r, Reply))
-        down += size_bytes(ask.body) * len(ask.to)
+        down += size_bytes(ask.body) * len(ask.to) + sum(size_bytes(own) for own in ask.each.values())
         return replies
 
     pre: Preprocess | None = None
     if fed.schema is not None:
-        pre = Preprocess.from_slots(fed.schema, saved) if saved else play(statistics.of(fed), answer)
+        asked = statistics.of(fed)
+        asked = over(asked, channel) if channel is not None else asked
+        pre = Preprocess.from_slots(fed.schema, saved) if saved else play(asked, answer)
     seconds = time.perf_counter() - began
     shape = Shape((pre.width,), fed.classes if fed.target == "class" else None) if pre else shape_of(fed)
     everybody = np.flatnonzero(fed.sizes > 0).astype(np.int64)
     body = (pre.to_slots() if pre else {}) | ({"execution": _pack(execution)} if execution else {})
     answer(Ask(everybody, "prepare", body))
     layout, theta, buffers = first_model(job.task, shape, job.seed)
+    buffers = buffers if job.task.buffers == "average" else {}
+    if job.protection is not None:  # refuses a scale without room for so many parameters
+        job.protection.guard(width(job, layout, buffers), job.privacy.clip if job.privacy else None)
     return Prepared(
         shape,
         layout,
         theta,
-        buffers if job.task.buffers == "average" else {},
+        buffers,
         pre,
         up,
         down,
         seconds,
         runtime.describe(),
+        session,
+        channel,
     )
+
+
+def width(job: Job, layout: Layout, buffers: Slots) -> int:
+    """How many numbers a client's message holds."""
+    own = sum(layout.d if length == "d" else 1 for length in job.algorithm.work.sends.values())
+    return own + sum(b.numel() for b in buffers.values())
 
 
 def first_model(task: Task, shape: Shape, seed: int) -> tuple[Layout, Tensor, Slots]:

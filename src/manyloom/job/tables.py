@@ -21,6 +21,8 @@ from manyloom.data.partition import SCHEMES
 from manyloom.data.sources.registry import source, sources
 from manyloom.job.job import Execution, Job, Simulate
 from manyloom.models import MODELS
+from manyloom.privacy.settings import Privacy
+from manyloom.secure.settings import Secure
 from manyloom.server import SERVERS
 
 Given = dict[str, dict[str, object]]  # table -> key -> value, as read
@@ -78,6 +80,7 @@ class Table:
     common: Callable[[], Mapping[str, Key]] = field(default=lambda: {}, repr=False)
     parts: frozenset[str] = frozenset()  # arguments that are parts of a job, no keys
     meaning: str = ""
+    switch: bool = False  # its presence switches something on: its keys are required only then
 
     def own(self, name: str) -> dict[str, Key]:
         """The keys of one choice alone."""
@@ -125,6 +128,8 @@ TABLES: Mapping[str, Table] = {t.name: t for t in (
           meaning="what the server does with the mean."),
     Table("aggregate", "rule", "rule", tuple(RULES), RULES.__getitem__, default="mean",
           meaning="how a cohort's updates become one."),
+    Table("privacy", common=lambda: keys(Privacy), switch=True),
+    Table("secure", common=lambda: keys(Secure), switch=True),
     Table("simulate", common=lambda: keys(Simulate)),
     Table("runtime", common=lambda: keys(Execution)),
     Table("card", common=lambda: options(About)),

@@ -70,7 +70,7 @@ def run_started(job: Job, ready: Prepared, run: str) -> ev.RunStarted:
 def evaluated(job: Job, found: Evaluation, number: int, split: str, seconds: float) -> ev.Evaluated:
     """An evaluation: in all, a client (of small federations), mean and worst tenth over clients."""
     each: dict[int, dict[str, Any]] = {}
-    if split == "test" and len(found.clients) <= NAMED:
+    if split == "test" and found.each and len(found.clients) <= NAMED:
         columns = {k: floats(v) for k, v in found.each.items()}
         rows = ints(found.rows)
         positives = ints(found.positives) if found.positives is not None else None
@@ -93,8 +93,8 @@ def evaluated(job: Job, found: Evaluation, number: int, split: str, seconds: flo
         int(found.rows.sum()),
         positives_all,
         spread,
-        found.sent_up,
-        found.sent_down,
+        found.sent_up + found.channel[0],
+        found.sent_down + found.channel[1],
         seconds,
     )
 
@@ -113,12 +113,15 @@ def cohort_summary(trained: Round) -> dict[str, Any]:
     }
 
 
-def below_quorum(job: Job, number: int, trained: Round, quorum: int, run: str) -> Problem:
+def below_quorum(job: Job, number: int, trained: Round, quorum: int, run: str, why: str = "") -> Problem:
     """Why a run ends: a round that too few answered, with who was lost and why."""
     names = job.federation.names
     told = [f"{names[x.client]}: {x.text}" for x in trained.lost[:4]]
     more = [f"and {len(trained.lost) - 4} more"] if len(trained.lost) > 4 else []
     saved = f"round {number - 1} is saved" if number > 1 else "no round was done"
+    if len(trained.back) >= quorum:
+        return Problem("no-sum", f"round {number} came to no secure sum", got=why, rule=saved,
+                       mend=f"manyloom resume {run or 'RUN'}")  # fmt: skip
     return Problem(
         "quorum",
         f"round {number} got {len(trained.back)} replies and needs {quorum}",

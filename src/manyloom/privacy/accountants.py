@@ -19,9 +19,12 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from manyloom.core.errors import bad
+
+if TYPE_CHECKING:
+    from manyloom.privacy import losses
 
 Accountant = Literal["pld", "rdp"]
 Adjacency = Literal["zero-out", "add-or-remove", "replace-one"]
@@ -227,7 +230,33 @@ def exact(z: float, delta: float) -> float:
 
 @lru_cache(maxsize=4096)
 def _composed(spent: tuple[Spent, ...], delta: float, accountant: Accountant, adjacency: Adjacency) -> float:
+    if accountant == "pld":
+        from manyloom.privacy import losses
+
+        return losses.epsilon(tuple((_release(s, adjacency), s.count) for s in spent), delta)
+    from dp_accounting import rdp  # pyright: ignore[reportMissingTypeStubs]
+
+    curves = [(_curve(s.z, s.sampling, adjacency), s.count) for s in spent]
+    orders = curves[0][0][0]
+    total = sum(n * curve for (_, curve), n in curves)
+    return float(cast(Any, rdp).compute_epsilon(orders, total, delta)[0])
+
+
+def _release(s: Spent, adjacency: Adjacency) -> losses.Release:
+    from manyloom.privacy.losses import Release
+
+    population = s.sampling.population if s.sampling.cap is not None else 0  # so that it is found again
+    # everyone: replace-one is half the noise; under sampling it is more than that
+    if s.sampling.kind == "none":
+        return Release(s.z / 2 if adjacency == "replace-one" else s.z)
+    return Release(s.z, s.sampling.rate, population, s.sampling.cap, adjacency == "replace-one")
+
+
+@lru_cache(maxsize=256)
+def _curve(z: float, sampling: Sampling, adjacency: Adjacency) -> tuple[Any, Any]:
+    """The orders, and the Renyi divergence of one release at each."""
     import dp_accounting as library  # pyright: ignore[reportMissingTypeStubs]
+    from dp_accounting import rdp  # pyright: ignore[reportMissingTypeStubs]
 
     dp = cast(Any, library)
     relations = dp.NeighboringRelation
@@ -236,31 +265,16 @@ def _composed(spent: tuple[Spent, ...], delta: float, accountant: Accountant, ad
         "add-or-remove": relations.ADD_OR_REMOVE_ONE,
         "replace-one": relations.REPLACE_ONE,
     }[adjacency]
-    with _quiet():
-        if accountant == "pld":
-            from dp_accounting import pld  # pyright: ignore[reportMissingTypeStubs]
-
-            total = cast(Any, pld).PLDAccountant(neighboring_relation=relation)
-        else:
-            from dp_accounting import rdp  # pyright: ignore[reportMissingTypeStubs]
-
-            total = cast(Any, rdp).RdpAccountant(neighboring_relation=relation)
-        # the PLD accountant doubles the sensitivity under replace-one by itself, the RDP accountant does not
-        half = accountant == "rdp" and adjacency == "replace-one"
-        for s in spent:
-            total.compose(_event(dp, s.sampling, s.z / 2 if half else s.z), s.count)
-        return float(total.get_epsilon(delta))
-
-
-def _event(dp: Any, sampling: Sampling, z: float) -> Any:
-    if sampling.kind == "truncated-poisson":
-        return dp.TruncatedSubsampledGaussianDpEvent(sampling.population, sampling.rate, sampling.cap, z)
-    gaussian = dp.GaussianDpEvent(z)
+    # the library doubles the sensitivity under replace-one in its PLD accountant, and not in this one
+    event = dp.GaussianDpEvent(z / 2 if adjacency == "replace-one" else z)
     if sampling.kind == "poisson":
-        return dp.PoissonSampledDpEvent(sampling.rate, gaussian)
-    if sampling.kind == "fixed":
-        return dp.SampledWithoutReplacementDpEvent(sampling.population, sampling.cohort, gaussian)
-    return gaussian
+        event = dp.PoissonSampledDpEvent(sampling.rate, event)
+    elif sampling.kind == "fixed":
+        event = dp.SampledWithoutReplacementDpEvent(sampling.population, sampling.cohort, event)
+    with _quiet():
+        one = cast(Any, rdp).RdpAccountant(neighboring_relation=relation)
+        one.compose(event)
+    return one.orders, one.rdp
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from manyloom.core.errors import bad
-from manyloom.privacy.accountants import Accountant, Adjacency, Sampling, Spent, default_adjacency, epsilon
+from manyloom.privacy.accountants import Accountant, Adjacency, Sampling, Spent, default_adjacency, epsilon, exact
 
 GRID = 1e4
 """Noise multipliers are rounded up at the fourth decimal."""
@@ -88,46 +88,62 @@ def noise_for(
     if not 0 < target < math.inf:
         raise bad("out-of-range", "epsilon must be above 0 and finite", got=f"epsilon = {target:g}")
 
-    def excess(z: float, by: Accountant = accountant) -> float:
-        return epsilon_for(z, rounds, sampling, delta, by, adjacency) - target
+    def excess(z: float) -> float:
+        return _log(epsilon_for(z, rounds, sampling, delta, accountant, adjacency) / target)
 
-    guess = 1.0
-    if accountant == "pld" and sampling.kind == "poisson" and adjacency != "replace-one":
-        # RDP is cheap and never below PLD: it brackets the root from above
-        guess = _root(lambda z: excess(z, "rdp"), 1.0, 1e-3)
-    z = _root(excess, guess, 2e-6)
+    z = _root(excess, _guess(target, rounds, sampling, delta), 0.05 / GRID)
     # floats near the root may fall on either side: the grid decides, by the accountant itself
-    step = max(1, round(z * GRID) - 1)
-    while excess(step / GRID) > 0:
-        step += 1
-    return step / GRID
+    n = max(1, math.ceil(z * GRID - 0.2))
+    while excess(n / GRID) > 0:
+        n += 1
+    return n / GRID
+
+
+def _guess(target: float, rounds: int, sampling: Sampling, delta: float) -> float:
+    """Where to begin: many rounds are about one Gaussian of mu = q sqrt(T (exp(1/z^2) - 1)) (Bu et al. 2020)."""
+    if exact(MOST, delta) > target:
+        return 1.0
+    mu = 1 / _root(lambda z: _log(exact(z, delta) / target), 1.0, 1e-3)
+    q = sampling.expected / sampling.population
+    z = math.log1p((mu / q) ** 2 / max(rounds, 1)) ** -0.5
+    return min(max(2.5 * z if sampling.kind == "fixed" else z, 10 * LEAST), MOST / 10)
+
+
+def _log(ratio: float) -> float:
+    """log of epsilon over the target: nearly straight in log z; clipped, for epsilon may be 0 or inf."""
+    return math.log(min(max(ratio, 1e-9), 1e9))
 
 
 def _root(excess: Callable[[float], float], guess: float, tolerance: float) -> float:
-    """A z within `tolerance` (relative) of where a decreasing function crosses zero: bracket, then Brent on log z."""
-    from scipy import optimize  # pyright: ignore[reportMissingTypeStubs]
+    """A z within `tolerance` of where a decreasing function of log z crosses zero, LEAST where it does before that.
 
-    low = high = guess
-    if excess(guess) > 0:
-        while excess(high) > 0:
-            low, high = high, high * 1.25
-            if high > MOST:
-                raise bad(
-                    "epsilon-out-of-reach",
-                    "no noise multiplier up to 10 000 reaches this epsilon",
-                    mend="use a larger epsilon, a larger delta or fewer rounds",
-                )
-    else:
-        while excess(low) <= 0:
-            low, high = low / 1.25, low
-            if low < LEAST:
-                return LEAST
+    Secant steps a little too far until the sign changes, then Brent.
+    """
+    from scipy import optimize  # pyright: ignore[reportMissingTypeStubs]
 
     def at(log: float) -> float:
         return excess(math.exp(log))
 
-    root = cast(Any, optimize).brentq(at, math.log(low), math.log(high), xtol=tolerance)
-    return math.exp(float(root))
+    here, value, slope = math.log(guess), excess(guess), -2.0
+    while True:
+        ahead = -value / slope
+        there = here + math.copysign(min(max(1.05 * abs(ahead), 2e-4), 1.5), value)
+        if there > math.log(MOST):
+            raise bad(
+                "epsilon-out-of-reach",
+                "no noise multiplier up to 10 000 reaches this epsilon",
+                mend="use a larger epsilon, a larger delta or fewer rounds",
+            )
+        if there < math.log(LEAST):
+            return LEAST
+        following = at(there)
+        if (following > 0) != (value > 0):
+            break
+        # at least as steep as the logarithm's, at most as a cliff: one odd point must not lead astray
+        slope = min(max((following - value) / (there - here), -8.0), -0.25)
+        here, value = there, following
+    xtol = tolerance / max(math.exp(max(here, there)), 1.0)
+    return math.exp(float(cast(Any, optimize).brentq(at, min(here, there), max(here, there), xtol=xtol)))
 
 
 def rounds_for(

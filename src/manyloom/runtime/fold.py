@@ -8,6 +8,7 @@ from torch import Tensor
 
 from manyloom.algorithms.round import COUNTS
 from manyloom.core.exchange import Fold, Ids, Reply
+from manyloom.core.seeds import Draw
 from manyloom.core.slots import Slots, size_bytes
 from manyloom.core.tensors import floats
 
@@ -22,7 +23,7 @@ class Messages:
         self.sums: Slots = {}
         self.sent = 0
 
-    def add(self, clients: Ids, message: Slots) -> None:
+    def add(self, clients: Ids, message: Slots, draw: Draw) -> None:
         if not len(clients):
             return
         self.clients.append(clients)
@@ -32,11 +33,12 @@ class Messages:
                 self.rows.setdefault(name, []).append(rows.clone())
             return
         for name in COUNTS:
-            self.rows.setdefault(name, []).append(message[name].clone())
+            if name in message:
+                self.rows.setdefault(name, []).append(message[name].clone())
         weights = (
             message[self.fold.weight].double() if self.fold.weight else torch.ones(len(clients), dtype=torch.float64)
         )
-        whole = self.fold.undo({n: rows for n, rows in message.items() if n not in COUNTS})
+        whole = self.fold.undo({n: rows for n, rows in message.items() if n not in COUNTS}, draw)
         for name in self.fold.slots:
             add_weighted(self.sums, name, whole[name], weights)
 
@@ -49,9 +51,14 @@ class Messages:
 def add_weighted(sums: Slots, name: str, rows: Tensor, weights: Tensor) -> None:
     """sums[name] += sum_k weights_k rows_k, accumulated in float64; within a group of many clients in float32.
 
+    Whole numbers have no weights and are added as such, in int64.
+
     A few rows are added one by one without a copy; for many one matrix product is ten times faster
     (the group's own rounding, 1e-7 of the largest row, is what engines are allowed to differ by).
     """
+    if not rows.is_floating_point():
+        sums[name] = rows.sum(0, dtype=torch.int64) + sums.get(name, 0)
+        return
     if name not in sums:
         sums[name] = torch.zeros(rows.shape[1:], dtype=torch.float64)
     if len(rows) <= 4 or rows.dtype == torch.float64:
@@ -69,7 +76,7 @@ def folded(replies: list[Reply], fold: Fold) -> list[Reply]:
     for r in replies:
         weights = r.body[fold.weight].double() if fold.weight else torch.ones(1, dtype=torch.float64)
         for name in fold.slots:
-            add_weighted(sums, name, fold.undo(r.body)[name], weights)
+            add_weighted(sums, name, r.body[name], weights)
     rest = {n: torch.cat([r.body[n] for r in replies]) for n in replies[0].body if n not in fold.slots}
     clients = np.concatenate([r.clients for r in replies])
     return [

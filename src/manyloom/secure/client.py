@@ -16,6 +16,7 @@ from manyloom.core.exchange import Handler
 from manyloom.core.slots import Slots
 from manyloom.core.tensors import from_numpy
 from manyloom.secure import masks, wire
+from manyloom.secure.params import KINDS, round_of
 from manyloom.secure.stages import LIVE, STEPS, Abort, Site
 from manyloom.secure.transcript import digest, hash_model
 
@@ -89,9 +90,10 @@ def _opens(site: Site, memory: Slots, round: int, attempt: int) -> Slots:
     if round == last and released:
         raise Refused(f"shares of round {round} were given: no other attempt", memory)
     policy = site.policy
-    if part >= 0 and part != round and round - part < policy.separation:
-        raise Refused(f"round {round} is less than {policy.separation} after round {part}", memory)
-    if policy.participations is not None and part != round and parts >= policy.participations:
+    trains = round % len(KINDS) == KINDS.index("train")  # the policy counts updates, not metrics
+    if trains and part >= 0 and part != round and round_of(round) - round_of(part) < policy.separation:
+        raise Refused(f"round {round_of(round)} is less than {policy.separation} after {round_of(part)}", memory)
+    if trains and policy.participations is not None and part != round and parts >= policy.participations:
         raise Refused(f"this client took part {parts} times already", memory)
     fresh = forget(memory)
     return fresh | {LOG: torch.tensor([[round, attempt, 0, 0, part, parts]]), RUN: run}
@@ -129,7 +131,7 @@ def _answer(stage: int, body: Slots, memory: Slots, site: Site) -> tuple[Slots, 
         raise Refused(f"a malformed ask: {type(error).__name__}: {error}", forget(memory)) from error
     after = memory[LOG].clone()
     after[0, 2] = then
-    if stage == 2:
+    if stage == 2 and round % len(KINDS) == KINDS.index("train"):
         after[0, 5] += int(after[0, 4] != round)
         after[0, 4] = round
     old = (*LIVE, *(n for n in memory if n.startswith(ANSWER)))

@@ -3,13 +3,13 @@
     [count = 1 | control numbers | vector],  int32 seen as uint32
 
 Overflow is impossible by construction: a vector's norm (or, with plain weights, each coordinate) is bounded before it
-is scaled, and `Params` refuses what could leave 32 bits.
+is scaled, and `Params` refuses what could leave 32 bits. Clip, rounding and norm check are those of a private sum
+(`privacy.mechanisms`), with or without noise after it.
 """
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -18,8 +18,10 @@ import numpy as np
 import numpy.typing as npt
 
 from manyloom.core import seeds
+from manyloom.privacy import mechanisms
+from manyloom.privacy.source import Injected, Source
 from manyloom.secure import masks
-from manyloom.secure.params import Control, Params
+from manyloom.secure.params import LIMB, LIMBS, Control, Params
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
@@ -30,7 +32,7 @@ class Encoded(NamedTuple):
 
     words: masks.U32
     finite: bool
-    inside: bool  # the norm was within the bound before the clip
+    inside: bool  # within the bound before the clip: nothing was cut
 
 
 @dataclass(frozen=True)
@@ -42,51 +44,18 @@ class Decoded:
     vector: F64
 
 
-def fresh(d: int) -> F64:
-    """Numbers of [0, 1) from AES-CTR keyed by the operating system: 32 bits each."""
-    words = np.zeros(d, np.uint32)
-    masks.apply(words, [(os.urandom(16), 1)])
-    return words.astype(np.float64) * 2.0**-32
+def repeatable(seed: int, round: int, client: int) -> Source:
+    """Bits from the job's seed: without a privacy claim rounding hides nothing, and a run repeats.
 
-
-def repeatable(seed: int, round: int, client: int, d: int) -> F64:
-    """Numbers of [0, 1) from the job's seed: without a privacy claim rounding hides nothing, and repeats."""
-    key = seeds.key(seed, round, np.array([client], np.uint64), "round")
-    return (seeds.counters(key, d)[0] >> np.uint64(32)) * 2.0**-32
-
-
-def _round(x: F64, u: F64) -> I64:
-    """floor(x) + 1[u < frac(x)]: x on average."""
-    low = np.floor(x)
-    return (low + (u < x - low)).astype(np.int64)
-
-
-def norm(x: npt.NDArray[np.floating]) -> float:
-    """||x|| in float64, scaled by its largest entry: no square overflows, or vanishes.
-
-    >>> f"{norm(np.array([3e200, 4e200])):.3e}"
-    '5.000e+200'
+    >>> repeatable(1, 2, 3).draw(4) == repeatable(1, 2, 3).draw(4), repeatable(1, 2, 3).secret
+    (True, False)
     """
-    top = float(np.max(np.abs(x), initial=0.0))
-    if top == 0 or not math.isfinite(top):
-        return top
-    return top * float(np.linalg.norm(np.asarray(x, np.float64) / top))
+    key = seeds.key(seed, round, np.array([client], np.uint64), "round")
 
+    def draw(n: int) -> bytes:
+        return seeds.counters(key, -(-n // 8))[0].astype("<u8").tobytes()[:n]
 
-def _bounded(x: F64, weight: float, p: Params, u: F64) -> tuple[I64, bool]:
-    """x clipped to C' and scaled by w S / C, so that the integers' norm is at most S; exactly checked."""
-    length = norm(x)
-    goal = p.bound * p.shrink()
-    factor = weight * p.scale / p.bound
-    if length > goal:
-        x = x / length * goal  # in this order: goal / length could underflow
-    y = x * factor
-    q = _round(y, u)
-    if int(q @ q) > p.scale**2:  # float error: towards zero the norm never grows
-        q = np.trunc(y).astype(np.int64)
-        if int(q @ q) > p.scale**2:
-            q = np.zeros_like(q)
-    return q, length <= p.bound
+    return Injected(draw)
 
 
 def _control(c: Control, value: float) -> int:
@@ -100,39 +69,82 @@ def _control(c: Control, value: float) -> int:
 def encode(
     x: npt.NDArray[np.floating],
     p: Params,
-    uniforms: F64,
+    source: Source,
     *,
     weight: float = 1.0,
     control: Mapping[str, float] | None = None,
 ) -> Encoded:
     """One client's message as integers of the ring.
 
-        q = SR(w clip(x, C') S / C)         or, with plain weights,  q = SR(w clamp(x, -R, R) S)
+        q = SR(w clip(x, C') S / C),   with plain weights  q = SR(w clamp(x, -R, R) S),   exact  q = the parts of x
 
     Args:
-        x: the vector [d]; where a number is not finite it contributes zero, and so do its weight and metrics.
+        x: the vector [d]; where a number is not finite it contributes zero, and so do its weight and metrics (an exact
+            sum then is no number in those coordinates).
         p: of the sum.
-        uniforms: what rounding is drawn by [d].
+        source: what rounding is drawn from: secret under a privacy claim.
         weight: in [0, 1].
-        control: a value for each control number but "weight".
+        control: a value for each control number but "weight", "clip" (whether the norm is within C: 1/2 or -1/2) and
+            "cut" (whether a coordinate is beyond R: 1 or 0).
     """
-    values = dict(control or {})
     v = np.asarray(x, np.float64)
-    finite = bool(np.isfinite(v).all()) and math.isfinite(weight)
-    w = min(max(weight, 0.0), 1.0) if finite else 0.0
-    if p.weights == "one":
-        w = float(finite)
+    if p.weights == "exact":
+        q = parts(v, p.n_max)
+        return Encoded(_words(q, [0] * len(p.control)), bool(np.isfinite(v).all()), inside=True)
+    w = 1.0 if p.weights == "one" else min(max(weight, 0.0), 1.0)
+    finite = math.isfinite(weight) and bool(np.isfinite(v).all())
     if not finite:
-        v = np.zeros_like(v)
+        return Encoded(_words(np.zeros(v.size, np.int64), [0] * len(p.control)), finite=False, inside=False)
     if p.clipped:
-        q, inside = _bounded(v, w, p, uniforms)
+        made = mechanisms.encode(v, p.bound, p.scale, source, w)
+        q, inside = made.q, made.norm <= p.bound
     else:
         low = np.clip(v, -p.bound, p.bound)
         inside = bool(np.array_equal(low, v))
-        q = _round(w * low * p.scale, uniforms)
-    top = [_control(c, w * c.hi if c.name == "weight" else values[c.name]) if finite else 0 for c in p.control]
-    every = np.concatenate([np.array([1, *top], np.int64), q])
-    return Encoded(every.astype(np.int32).view(np.uint32), finite, inside)
+        q = mechanisms.stochastic_round(w * low * p.scale, source)
+    known = {"clip": 0.5 if inside else -0.5, "cut": 0.0 if inside else 1.0}
+    values = known | dict(control or {})
+    return Encoded(
+        _words(q, [_control(c, w * c.hi if c.name == "weight" else values[c.name]) for c in p.control]), True, inside
+    )
+
+
+def _words(q: I64, control: list[int]) -> masks.U32:
+    return np.concatenate([np.array([1, *control], np.int64), q]).astype(np.int32).view(np.uint32)
+
+
+def most(n_max: int) -> float:
+    """The largest total of an exact sum, 2^60/n; a coordinate beyond it, or of a client's non-finite number, is nan."""
+    return 2.0 ** math.floor(60 - math.log2(n_max))
+
+
+def parts(x: F64, n_max: int) -> I64:
+    """x [m] to 2^-32, in two's complement of 96 bits, as six parts of 16 bits [6 m], lowest first.
+
+    >>> parts(np.array([1.0, -1.0]), 10).reshape(2, 6).tolist()
+    [[0, 0, 1, 0, 0, 0], [0, 0, 65535, 65535, 65535, 65535]]
+    """
+    top = most(n_max)
+    safe = np.where(np.abs(x) <= top, x, 4 * top)  # no number: the total then is beyond what is allowed
+    whole = np.floor(safe)
+    low = np.rint((safe - whole) * 2.0**32).astype(np.uint64)
+    high = whole.astype(np.int64).view(np.uint64) + (low >> np.uint64(32))
+    pieces = [low, low >> np.uint64(16), *(high >> np.uint64(16 * i) for i in range(4))]
+    return np.stack([(piece & np.uint64(LIMB - 1)).astype(np.int64) for piece in pieces], 1).reshape(-1)
+
+
+def whole(sums: I64, n_max: int) -> F64:
+    """The sum of the numbers whose parts were summed [6 m]; nan where one of them was none.
+
+    >>> whole(sum(parts(np.array([x]), 3) for x in (0.5, -2.25, 1e6)), 3)
+    array([999998.25])
+    """
+    piece = sums.reshape(-1, LIMBS).astype(np.uint64)
+    with np.errstate(over="ignore"):
+        high = sum((piece[:, 2 + i] << np.uint64(16 * i) for i in range(4)), np.zeros(len(piece), np.uint64))
+    low = piece[:, 0].astype(np.float64) * 2.0**-32 + piece[:, 1].astype(np.float64) * 2.0**-16
+    total = high.view(np.int64).astype(np.float64) + low
+    return np.where(np.abs(total) <= most(n_max), total, math.nan)
 
 
 def signed(words: masks.U32) -> I64:
@@ -154,5 +166,8 @@ def decode(total: I64, p: Params) -> Decoded:
             sums[c.name] = value / c.scale * c.hi
         else:
             sums[c.name] = count * (c.lo + c.hi) / 2 + value / c.scale * (c.hi - c.lo) / 2
+    vector = total[1 + len(p.control) :]
+    if p.weights == "exact":
+        return Decoded(count, sums, whole(vector, p.n_max))
     unit = p.bound / p.scale if p.clipped else 1 / p.scale
-    return Decoded(count, sums, total[1 + len(p.control) :].astype(np.float64) * unit)
+    return Decoded(count, sums, vector.astype(np.float64) * unit)

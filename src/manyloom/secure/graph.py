@@ -134,6 +134,7 @@ def connected(n: int, k: int, gamma: str, delta_drop: str, kappa: int) -> bool:
     return r * r / 2 < 2.0**-kappa * SLACK
 
 
+@lru_cache(maxsize=256)
 def sound(n: int, k: int, t: int, gamma: str, delta_drop: str, kappa: int, mode: Mode) -> str | None:
     """What is wrong with an announced k and t, or None. What a client checks: it does not search."""
     if not (k == n - 1 or (4 <= k < n - 1 and k % 2 == 0)):
@@ -177,16 +178,37 @@ def degree(n: int, gamma: str, delta_drop: str, kappa: int, mode: Mode, small: i
     )
 
 
+@lru_cache(maxsize=4)
+def _order(tid: bytes, uids: tuple[int, ...]) -> tuple[int, ...]:
+    """By H("perm" | tid | uid). Kept, because in a simulation many clients of one session ask for it."""
+    return tuple(sorted(uids, key=lambda u: digest("perm", tid, u)))
+
+
+def _beside(order: tuple[int, ...], i: int, k: int) -> list[int]:
+    n, half = len(order), k // 2
+    return sorted(order[(i + s) % n] for s in range(-half, half + 1) if s)
+
+
+def neighbours(tid: bytes, uids: Sequence[int], k: int, me: int) -> list[int]:
+    """The neighbours of one, ascending; ValueError where it is not there.
+
+    >>> neighbours(bytes(32), range(6), 4, 2) == ring(bytes(32), range(6), 4)[2]
+    True
+    """
+    if k == len(uids) - 1:
+        return sorted(v for v in uids if v != me)
+    order = _order(tid, tuple(uids))
+    return _beside(order, order.index(me), k)
+
+
 def ring(tid: bytes, uids: Sequence[int], k: int) -> dict[int, list[int]]:
     """The neighbours of each, ascending: k/2 to either side in the order of H("perm" | tid | uid).
 
     >>> sorted(len(v) for v in ring(bytes(32), range(6), 4).values())
     [4, 4, 4, 4, 4, 4]
     """
-    n = len(uids)
-    if k == n - 1:
+    if k == len(uids) - 1:
         members = sorted(uids)
         return {u: [v for v in members if v != u] for u in members}
-    order = sorted(uids, key=lambda u: digest("perm", tid, u))
-    steps = [s for s in range(-(k // 2), k // 2 + 1) if s]
-    return {u: sorted(order[(i + s) % n] for s in steps) for i, u in enumerate(order)}
+    order = _order(tid, tuple(uids))
+    return {u: _beside(order, i, k) for i, u in enumerate(order)}

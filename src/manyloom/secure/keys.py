@@ -6,7 +6,7 @@ Nothing here is invented: every primitive is the `cryptography` package's.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -55,7 +55,7 @@ class Advert(NamedTuple):
 
     def signed(self, sid: bytes) -> bytes:
         """What the signature is over."""
-        return tagged("adv", sid, self.to_bytes()[:-64])
+        return tagged("adv", sid, self.uid, *self[1:5])
 
 
 def public(private: bytes) -> bytes:
@@ -88,7 +88,13 @@ def verify(key: bytes, signature: bytes, message: bytes) -> bool:
 
 def agree(private: bytes, other: bytes) -> bytes:
     """X25519; ValueError where the other key is of small order (the result would be zero)."""
-    return X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(other))
+    return agree_each(private, [other])[0]
+
+
+def agree_each(private: bytes, others: Iterable[bytes]) -> list[bytes]:
+    """X25519 with each; the private key is read once, which is half of the work."""
+    own = X25519PrivateKey.from_private_bytes(private)
+    return [own.exchange(X25519PublicKey.from_public_bytes(other)) for other in others]
 
 
 def _derive(shared: bytes, tid: bytes, info: bytes, length: int) -> bytes:

@@ -29,14 +29,14 @@ def apply(total: U32, seeds: Iterable[tuple[bytes, int]]) -> None:
     >>> apply(x, [(bytes(16), 1)]); hex(int(x[0]))
     '0xd44be966'
     """
-    buffer = bytearray(CHUNK + 16)
-    words = np.frombuffer(buffer, dtype="<u4", count=CHUNK // 4)
-    step = CHUNK // 4
+    step = min(CHUNK // 4, len(total))
+    buffer = bytearray(4 * step + 16)
+    words = np.frombuffer(buffer, dtype="<u4", count=step)
     for seed, sign in seeds:
         if len(seed) != 16 or sign not in (1, -1):
             raise ValueError("a mask needs a seed of 16 bytes and a sign")
         stream = Cipher(AES(seed), CTR(bytes(16))).encryptor()
-        for at in range(0, len(total), step):
+        for at in range(0, len(total), step or 1):
             part = total[at : at + step]
             stream.update_into(memoryview(_ZEROS)[: 4 * len(part)], buffer)
             if sign > 0:

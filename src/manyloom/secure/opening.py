@@ -43,8 +43,7 @@ def rebuild(points: Sequence[Point], t: int, right: Callable[[bytes], bool]) -> 
 def usable(advert: Advert, probe: bytes) -> bool:
     """Whether both keys of an advert can be agreed with (not of small order)."""
     try:
-        keys.agree(probe, advert.c_pk)
-        keys.agree(probe, advert.s_pk)
+        keys.agree_each(probe, (advert.c_pk, advert.s_pk))
     except ValueError:
         return False
     return True
@@ -94,9 +93,8 @@ def unmask(
         if kept:
             seeds.append((keys.self_seed(tid, opened.secret), -1))
             continue
-        for w in around[v]:
-            if w in inside:  # w added +PRG if w < v
-                seed = keys.mask_seed(keys.agree(opened.secret, adverts[w].s_pk), tid, w, v)
-                seeds.append((seed, -1 if w < v else 1))
+        near = [w for w in around[v] if w in inside]
+        for w, shared in zip(near, keys.agree_each(opened.secret, [adverts[w].s_pk for w in near])):
+            seeds.append((keys.mask_seed(shared, tid, w, v), -1 if w < v else 1))  # w added +PRG if w < v
     suite.mask(total, seeds)
     return None, sorted(liars)

@@ -14,6 +14,23 @@ from manyloom.core.errors import Problem, bad
 from manyloom.secure.graph import corrupt
 
 LIMIT = 2**31  # a sum of int32 must stay below
+LIMBS = 6  # an exact number travels as so many parts of 16 bits
+LIMB = 2**16
+KINDS = ("statistics", "train", "evaluate", "scores")  # what may be summed in a round, in this order
+
+
+def number_of(round: int, verb: str) -> int:
+    """The number of a sum within a run: it grows from sum to sum, so that no client answers twice.
+
+    >>> number_of(0, "statistics"), number_of(3, "train"), round_of(13)
+    (0, 13, 3)
+    """
+    return len(KINDS) * round + KINDS.index(verb)
+
+
+def round_of(number: int) -> int:
+    """The round that a sum belongs to."""
+    return number // len(KINDS)
 
 
 class Control(NamedTuple):
@@ -31,10 +48,11 @@ class Control(NamedTuple):
 
 @dataclass(frozen=True)
 class Params:
-    """The parameters of one secure sum; decimals (gamma, delta_drop, alpha) are texts, so that floors are exact.
+    """The parameters of one sum of integers; decimals (gamma, delta_drop, alpha) are texts, so that floors are exact.
 
     Args:
-        mode: "active" needs a roster; "semi" trusts the server to follow the protocol.
+        mode: "active" needs a roster; "semi" trusts the server to follow the protocol; "plain" hides nothing: the
+            integers travel as they are (a private sum whose server is trusted with each update).
         n_min, n_max: the least and most clients of a sum.
         gamma: which share of clients may collude with the server.
         delta_drop: which share may be lost.
@@ -43,14 +61,15 @@ class Params:
         scale: S, integers to a C.
         z: noise multiplier of the sum; 0 without.
         noise: "none", or "central": the server adds it to the sum.
-        weights: "one", "capped" (in [0, 1], after the clip) or "plain" (also inside the sum, for a weighted mean).
+        weights: "one", "capped" (in [0, 1], after the clip), "plain" (also inside the sum, for a weighted mean), or
+            "exact": no update but a few real numbers, each in six parts of 16 bits, summed without rounding.
         control: further numbers of each client inside the sum.
-        d: coordinates of the vector.
+        d: coordinates of the vector; 0 in an ask, where a client fills in its own.
         bound: C. The L2 clip; with "plain" weights the bound R of a coordinate.
         deadlines: of the five stages, in seconds.
     """
 
-    mode: Literal["active", "semi"]
+    mode: Literal["plain", "active", "semi"]
     n_min: int
     n_max: int
     d: int
@@ -62,14 +81,14 @@ class Params:
     alpha: str = "0.6666666667"
     z: float = 0.0
     noise: Literal["none", "central"] = "none"
-    weights: Literal["one", "capped", "plain"] = "one"
+    weights: Literal["one", "capped", "plain", "exact"] = "one"
     control: tuple[Control, ...] = ()
     deadlines: tuple[int, int, int, int, int] = (30, 30, 60, 30, 60)
 
     @property
     def total(self) -> int:
         """d_total: one for the count, the control numbers, the vector."""
-        return 1 + len(self.control) + self.d
+        return 1 + len(self.control) + self.d * (LIMBS if self.weights == "exact" else 1)
 
     def floor_of(self, n: int) -> int:
         """max(n_min, ceil(alpha n)): the least |U2| of n asked."""
@@ -78,7 +97,7 @@ class Params:
     @property
     def clipped(self) -> bool:
         """Whether the vector is bounded by its norm, not by its coordinates."""
-        return self.weights != "plain"
+        return self.weights in ("one", "capped")
 
     def shrink(self) -> float:
         """C'/C = 1 - sqrt(d)/S: room for rounding inside the bound of the norm."""
@@ -124,14 +143,19 @@ class Params:
 
     def problem(self) -> Problem | None:
         """Why these can't be: a sum that could overflow, rounding that leaves no room, too few honest."""
-        if self.mode not in ("active", "semi") or self.noise not in ("none", "central"):
+        if self.mode not in ("plain", "active", "semi") or self.noise not in ("none", "central"):
             return Problem("not-yet", f'mode "{self.mode}" with noise "{self.noise}" is not in this version')
-        if not 2 <= self.n_min <= self.n_max or self.d < 0 or self.scale < 1 or not 0 < self.bound < math.inf:
+        if (
+            not (1 if self.mode == "plain" else 2) <= self.n_min <= self.n_max
+            or self.d < 0
+            or self.scale < 1
+            or not 0 < self.bound < math.inf
+        ):
             return Problem("out-of-range", "a secure sum needs 2 <= n_min <= n_max, a scale and a bound",
                            got=f"n_min = {self.n_min}, n_max = {self.n_max}, scale = {self.scale}")  # fmt: skip
-        size = self.scale if self.clipped else math.ceil(self.bound * self.scale)
+        size = self.scale if self.clipped else LIMB if self.weights == "exact" else math.ceil(self.bound * self.scale)
         for name, each in [("the vector", size + 1), *((c.name, c.scale) for c in self.control)]:
-            if self.n_max * each >= LIMIT:
+            if self.mode != "plain" and self.n_max * each >= LIMIT:  # a plain sum is made in 64 bits
                 return Problem("overflow", f"the sum of {name} over {self.n_max} clients could leave 32 bits",
                                got=f"{self.n_max} x {each}", rule="n_max times the largest integer is below 2^31",
                                mend="lower scale")  # fmt: skip
@@ -139,7 +163,7 @@ class Params:
             return Problem("out-of-range", "a control number needs lo < hi and a scale; a weight starts at 0")
         if self.weights == "plain" and not any(c.name == "weight" for c in self.control):
             return Problem("missing", "a weighted mean needs its weight inside the sum")
-        if self.noise != "none" and (self.weights == "plain" or any(c.name == "weight" for c in self.control)):
+        if self.noise != "none" and (not self.clipped or any(c.name == "weight" for c in self.control)):
             return Problem("weights-under-noise", "a private sum has a fixed denominator: no weight travels in it",
                            mend='set weights = "one" or "capped"')  # fmt: skip
         if self.shrink() <= 0:
@@ -180,7 +204,7 @@ class Policy:
         kappa = self.kappa if self.kappa is not None else (80 if p.mode == "active" else 40)
         strict = self.mode == "active" or (self.mode is None and rostered)
         checks = (
-            (not strict or p.mode == "active", f'mode "{p.mode}"'),
+            (p.mode == "active" or (p.mode == "semi" and not strict), f'mode "{p.mode}"'),
             (p.n_min >= self.n_min, f"n_min = {p.n_min}"),
             (p.n_max <= self.n_max, f"n_max = {p.n_max}"),
             (Fraction(p.gamma) >= Fraction(self.gamma), f"gamma = {p.gamma}"),

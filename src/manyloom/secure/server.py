@@ -1,7 +1,6 @@
 """A server's half of a secure sum, as a conversation: five stages (four, semi-honest), clients lost at any of them.
 
-What comes out is the integer sum over those whose input is in, or nothing. A second attempt is made only while nobody
-was asked for shares.
+What comes out is the integer sum over those whose input is in, or nothing.
 """
 
 from __future__ import annotations
@@ -54,7 +53,7 @@ class Summed(NamedTuple):
     lost: list[Lost]
     sent_up: int
     sent_down: int
-    attempts: int
+    attempt: int
     released: bool  # shares were asked for: no other attempt of this round
     liars: list[int]  # clients that sent wrong shares
     why: str | None
@@ -144,13 +143,28 @@ def _adverts(told: Mapping[int, Slots], sid: bytes, p: Params, setting: Setting,
     return dict(sorted(good.items(), key=lambda item: item[1].uid))
 
 
-def _attempt(cohort: Ids, p: Params, setting: Setting, round: int, attempt: int) -> Exchange[Summed]:
-    """One attempt, to the sum or to why there is none."""
+def secure_sum(cohort: Ids, params: Params, setting: Setting, *, round: int, attempt: int = 0) -> Exchange[Summed]:
+    """The integer sum of what waits at a cohort's clients: one attempt, to the sum or to why there is none.
+
+        sum over i in U2 of q_i, exactly, in 32-bit integers
+
+    Another attempt (1, with fresh keys) may be made only where this one was not `released`.
+
+    Args:
+        cohort: who is asked [n].
+        params: what all agree on.
+        setting: the job's half of the session.
+        round: number of the sum within the run (`params.number_of`).
+        attempt: 0 or 1.
+
+    Errors: BadInput where the parameters can't be.
+    """
+    p = params.checked()
     suite, count, at = setting.suite, _Count(), (round, attempt)
 
     def failed(why: str, released: bool = False, liars: Sequence[int] = ()) -> Summed:
         lost = sorted(count.lost.values(), key=lambda x: x.client)
-        return Summed(None, cohort[:0], lost, count.up, count.down, 1, released, list(liars), why)
+        return Summed(None, cohort[:0], lost, count.up, count.down, attempt, released, list(liars), why)
 
     # 0: who is there
     who = cohort.tolist()
@@ -166,7 +180,9 @@ def _attempt(cohort: Ids, p: Params, setting: Setting, round: int, attempt: int)
     if n < p.n_min:
         return failed(f"{n} clients advertised keys, {p.n_min} must")
     try:
-        k, t = setting.degree or graph.degree(n, p.gamma, p.delta_drop, p.kappa, p.mode)[:2]
+        k, t = setting.degree or (0, 0)
+        if setting.degree is None or graph.sound(n, k, t, p.gamma, p.delta_drop, p.kappa, p.mode) is not None:
+            k, t = graph.degree(n, p.gamma, p.delta_drop, p.kappa, p.mode)[:2]  # fewer came than were planned for
     except BadInput as error:  # too many were lost for any graph; of the planned cohort the job has asked before
         return failed(error.what)
     raw = [a.to_bytes() for a in of.values()]
@@ -260,28 +276,4 @@ def _attempt(cohort: Ids, p: Params, setting: Setting, round: int, attempt: int)
         return failed(f"the sum counts {int(ints[0])} clients, {len(u2)} are in it", released=True, liars=named)
     lost = sorted(count.lost.values(), key=lambda x: x.client)
     ids = np.array(sorted(client[u] for u in u2), np.int64)
-    return Summed(ints, ids, lost, count.up, count.down, 1, True, named, None)
-
-
-def secure_sum(cohort: Ids, params: Params, setting: Setting, *, round: int, attempts: int = 2) -> Exchange[Summed]:
-    """The integer sum of what waits at a cohort's clients; at most one retry, none after shares were asked for.
-
-        sum over i in U2 of q_i, exactly, in 32-bit integers
-
-    Args:
-        cohort: who is asked [n].
-        params: what all agree on.
-        setting: the job's half of the session.
-        round: of the job.
-        attempts: 1 or 2.
-
-    Errors: BadInput where the parameters can't be.
-    """
-    params.checked()
-    first = yield from _attempt(cohort, params, setting, round, 0)
-    if first.total is not None or first.released or attempts < 2:
-        return first
-    second = yield from _attempt(cohort, params, setting, round, 1)
-    return second._replace(
-        sent_up=first.sent_up + second.sent_up, sent_down=first.sent_down + second.sent_down, attempts=2
-    )
+    return Summed(ints, ids, lost, count.up, count.down, attempt, True, named, None)

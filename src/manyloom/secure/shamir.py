@@ -6,8 +6,10 @@ back, t - 1 say nothing about it.
 
 from __future__ import annotations
 
+import math
 import secrets
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 P = 2**256 + 297
 SHARE = 33  # bytes of a share: values reach beyond 2^256
@@ -31,14 +33,48 @@ def split(secret: bytes, k: int, t: int, below: Callable[[int], int] = secrets.r
     shares: list[bytes] = []
     for x in range(1, k + 1):
         y = 0
-        for a in terms:
-            y = (y + a) * x % P
+        for i, a in enumerate(terms):
+            y = (y + a) * x
+            if i % 32 == 31:  # x is small: dividing seldom is faster than multiplying short numbers
+                y %= P
         shares.append(((y + constant) % P).to_bytes(SHARE, "little"))
     return shares
 
 
+@lru_cache(maxsize=4)
+def _inverses(n: int) -> tuple[int, ...]:
+    """1/i for i = 1 .. n (0 at 0)."""
+    found = [0, 1]
+    for i in range(2, n + 1):
+        found.append((P - P // i) * found[P % i] % P)
+    return tuple(found)
+
+
+@lru_cache(maxsize=256)
+def _bottoms(xs: tuple[int, ...]) -> tuple[int, ...]:
+    """1 / prod_{j != i} (x_i - x_j) for each i, with one inversion. Places are public: nothing secret is kept here."""
+    bottoms = [math.prod([a - b for b in xs if b != a]) % P for a in xs]
+    prefix = [1]
+    for b in bottoms:
+        prefix.append(prefix[-1] * b % P)
+    inverse = pow(prefix[-1], -1, P)
+    found: list[int] = []
+    for i in range(len(xs) - 1, -1, -1):
+        found.append(prefix[i] * inverse % P)
+        inverse = inverse * bottoms[i] % P
+    return tuple(found[::-1])
+
+
+@lru_cache(maxsize=1024)
+def _weights(xs: tuple[int, ...], at: int) -> tuple[int, ...]:
+    """What each y counts in the value at a place that is none of these."""
+    inverse = _inverses(max(abs(at - x) for x in xs))
+    top = math.prod([at - x for x in xs]) % P
+    return tuple(top * b % P * (inverse[at - x] if at > x else -inverse[x - at]) % P for x, b in zip(xs, _bottoms(xs)))
+
+
 def combine(points: Sequence[tuple[int, bytes]], at: int = 0) -> int:
-    """The polynomial through these points (x, share), at another place: Lagrange with one inversion.
+    """The polynomial through these points (x, share), at another place: Lagrange.
 
         f(a) = sum_i y_i prod_{j != i} (a - x_j) / (x_i - x_j)
 
@@ -46,29 +82,13 @@ def combine(points: Sequence[tuple[int, bytes]], at: int = 0) -> int:
     >>> combine([(5, parts[4]), (1, parts[0]), (2, parts[1])]).to_bytes(32, "little") == b"k" * 32
     True
     """
-    xs = [x for x, _ in points]
-    if len(set(xs)) != len(xs):
+    known = dict(points)
+    if len(known) != len(points):
         raise ValueError("two shares at one place")
-    tops: list[int] = []
-    bottoms: list[int] = []
-    for i, xi in enumerate(xs):
-        top = bottom = 1
-        for j, xj in enumerate(xs):
-            if i != j:
-                top = top * (at - xj) % P
-                bottom = bottom * (xi - xj) % P
-        tops.append(top)
-        bottoms.append(bottom)
-    prefix = [1]
-    for b in bottoms:
-        prefix.append(prefix[-1] * b % P)
-    inverse = pow(prefix[-1], -1, P)
-    total = 0
-    for i in range(len(xs) - 1, -1, -1):
-        y = int.from_bytes(points[i][1], "little")
-        total += y * tops[i] % P * (prefix[i] * inverse % P)
-        inverse = inverse * bottoms[i] % P
-    return total % P
+    if at in known:
+        return int.from_bytes(known[at], "little") % P
+    weights = _weights(tuple(known), at)
+    return sum(int.from_bytes(y, "little") * w for y, w in zip(known.values(), weights)) % P
 
 
 def secret_of(points: Sequence[tuple[int, bytes]]) -> bytes | None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -80,10 +82,27 @@ def _known(memory: Slots) -> _Known:
     return _Known(params, wire.raw(memory["secure.sid"]), wire.raw(memory["secure.tid"]), secrets)
 
 
+@lru_cache(maxsize=4)
+def _adverts(raw: bytes) -> tuple[Advert, ...]:
+    """The adverts of one list, public bytes; kept, because in a simulation all clients are shown the same."""
+    if len(raw) % ADVERT:
+        raise ValueError("this is no list of adverts")
+    return tuple(Advert.from_bytes(raw[i : i + ADVERT]) for i in range(0, len(raw), ADVERT))
+
+
+def _ascending(members: list[int]) -> bool:
+    return all(a < b for a, b in zip(members, members[1:]))
+
+
+def _within(members: list[int], others: list[int]) -> list[int]:
+    inside = set(others)
+    return [v for v in members if v in inside]
+
+
 def _set(body: Slots, name: str, inside: list[int], own: int) -> list[int]:
     """A set of clients: ascending, within what was there before, and with oneself."""
     members = wire.integers(body[name])
-    _need(all(a < b for a, b in zip(members, members[1:])), f"{name} is not ascending")
+    _need(_ascending(members), f"{name} is not ascending")
     _need(set(members) <= set(inside), f"{name} names clients that were not there")
     _need(own in members, f"{name} leaves this client out")
     return members
@@ -119,30 +138,27 @@ def share(site: Site, body: Slots, memory: Slots) -> tuple[Slots, Slots, int]:
     """Stage 1: whom one shares masks with; one's secrets in parts, sealed for each neighbour."""
     at, me = _known(memory), site.uid
     p = at.params
-    raw = wire.rows(body["adverts"], ADVERT)
-    adverts = [Advert.from_bytes(r) for r in raw]
-    u0, n = [a.uid for a in adverts], len(adverts)
+    adverts = _adverts(wire.raw(body["adverts"]))
+    raw, u0, n = wire.rows(body["adverts"], ADVERT), [a.uid for a in adverts], len(adverts)
     k, t = wire.integers(body["kt"])
-    _need(all(a < b for a, b in zip(u0, u0[1:])), "the adverts are not ascending")
+    _need(_ascending(u0), "the adverts are not ascending")
     _need(p.n_min <= n <= p.n_max, f"{n} clients, agreed {p.n_min} to {p.n_max}")
     _need(wire.raw(memory["secure.own"]) in raw, "this client's own advert was changed")
     _need(len({x for a in adverts for x in (a.c_pk, a.s_pk)}) == 2 * n, "two keys are the same")
     if p.mode == "active":
-        roster = site.roster or ()
-        for a in adverts:
-            ok = a.uid < len(roster) and site.suite.verify(roster[a.uid], a.signature, a.signed(at.sid))
+        roster, said = site.roster or (), tagged("adv", at.sid)
+        for a, row in zip(adverts, raw):
+            ok = a.uid < len(roster) and site.suite.verify(roster[a.uid], a.signature, said + row[:-64])
             _need(ok, f"the advert of client {a.uid} is not signed for this session")
     wrong = graph.sound(n, k, t, p.gamma, p.delta_drop, p.kappa, p.mode)
     _need(wrong is None, wrong or "")
     tid = transcript(at.sid, n, k, t, raw)
-    around = graph.ring(tid, u0, k)[me]
+    around = graph.neighbours(tid, u0, k, me)
     by = {a.uid: a for a in adverts}
+    shared = site.suite.agree(at.secrets.c, [by[v].c_pk for v in around])
     parts_b = site.suite.split(at.secrets.b, len(around), t)
     parts_s = site.suite.split(at.secrets.s, len(around), t)
-    sealed = [
-        site.suite.seal(site.suite.agree(at.secrets.c, by[v].c_pk), tid, me, v, pb + ps)
-        for v, pb, ps in zip(around, parts_b, parts_s)
-    ]
+    sealed = [site.suite.seal(both, tid, me, v, pb + ps) for v, both, pb, ps in zip(around, shared, parts_b, parts_s)]
     live = _live(memory, "sid", "params", "keys") | {
         "secure.tid": wire.pack(tid)[None],
         "secure.kt": wire.numbers([k, t])[None],
@@ -162,20 +178,22 @@ def masked(site: Site, body: Slots, memory: Slots) -> tuple[Slots, Slots, int]:
     _need(len(u1) >= p.n_min, f"only {len(u1)} clients shared, agreed {p.n_min}")
     around = wire.integers(memory["secure.around"][0])
     pks = dict(zip(around, wire.rows(memory["secure.pks"][0], 64)))
-    near = [v for v in around if v in set(u1)]
+    near = _within(around, u1)
     _need(len(near) >= t, f"only {len(near)} neighbours shared, the threshold is {t}")
     _need(wire.integers(body["from"]) == near, "shares withheld, or of no neighbour")
     shares: list[bytes] = []
-    for v, sealed in zip(near, wire.rows(body["sealed"], SEALED), strict=True):
-        plain = site.suite.unseal(site.suite.agree(at.secrets.c, pks[v][:32]), at.tid, v, me, sealed)
+    channels = site.suite.agree(at.secrets.c, [pks[v][:32] for v in near])
+    for v, both, sealed in zip(near, channels, wire.rows(body["sealed"], SEALED), strict=True):
+        plain = site.suite.unseal(both, at.tid, v, me, sealed)
         if plain is None or len(plain) != 2 * SHARE:
             raise Abort(f"the shares of client {v} do not open")
         _need(all(int.from_bytes(x, "little") < P for x in (plain[:SHARE], plain[SHARE:])), f"no share: client {v}")
         shares.append(plain)
     words = memory["secure.waiting"][0].numpy().view(np.uint32).copy()
     _need(words.shape == (p.total,), f"the update has {len(words)} numbers, agreed {p.total}")
-    seeds = [(mask_seed(site.suite.agree(at.secrets.s, pks[v][32:]), at.tid, me, v), 1 if me < v else -1) for v in near]
-    site.suite.mask(words, [(self_seed(at.tid, at.secrets.b), 1), *seeds])
+    shared = site.suite.agree(at.secrets.s, [pks[v][32:] for v in near])
+    seeds = ((mask_seed(both, at.tid, me, v), 1 if me < v else -1) for v, both in zip(near, shared))
+    site.suite.mask(words, chain([(self_seed(at.tid, at.secrets.b), 1)], seeds))
     reply = {"masked": from_numpy(words.view(np.int32))[None]}
     if p.mode == "active":
         reply["sign"] = wire.pack(site.suite.sign(site.identity, tagged("U1", at.tid, hash_set(u1))))[None]
@@ -194,7 +212,7 @@ def _survivors(site: Site, body: Slots, memory: Slots, p: Params) -> tuple[list[
     u2 = _set(body, "u2", u1, site.uid)
     least = p.floor_of(int(memory["secure.u0"][0, 0]))
     _need(len(u2) >= least, f"only {len(u2)} clients in the sum, agreed {least}")
-    near = [v for v in wire.integers(memory["secure.around"][0]) if v in set(u1)]
+    near = _within(wire.integers(memory["secure.around"][0]), u1)
     t = int(memory["secure.kt"][0, 1])
     _need(len(set(near) & set(u2)) >= t, "too few neighbours in the sum")
     return u2, u1, near
@@ -206,7 +224,7 @@ def consistency(site: Site, body: Slots, memory: Slots) -> tuple[Slots, Slots, i
     u2, u1, near = _survivors(site, body, memory, at.params)
     said = tagged("U1", at.tid, hash_set(u1))
     roster = site.roster or ()
-    signers = [v for v in near if v in set(u2)]
+    signers = _within(near, u2)
     for v, signature in zip(signers, wire.rows(body["signatures"], 64), strict=True):
         _need(site.suite.verify(roster[v], signature, said), f"client {v} did not sign the same U1")
     signature = site.suite.sign(site.identity, tagged("U2", at.tid, hash_set(u1), hash_set(u2)))
@@ -219,17 +237,16 @@ def unmask(site: Site, body: Slots, memory: Slots) -> tuple[Slots, Slots, int]:
     at = _known(memory)
     if at.params.mode == "active":
         u1, u2 = wire.integers(memory["secure.u1"][0]), wire.integers(memory["secure.u2"][0])
-        near = [v for v in wire.integers(memory["secure.around"][0]) if v in set(u1)]
+        near = _within(wire.integers(memory["secure.around"][0]), u1)
         said, roster = tagged("U2", at.tid, hash_set(u1), hash_set(u2)), site.roster or ()
         signers = wire.integers(body["signers"])
         signatures = wire.rows(body["signatures"], 64)
-        good = {
-            v
-            for v, s in zip(signers, signatures, strict=True)
-            if v in set(u2) and site.suite.verify(roster[v], s, said)
-        }
         n = int(memory["secure.u0"][0, 0])
         q3 = graph.quorum_of_signers(n, graph.corrupt(at.params.gamma, n))
+        inside, good = set(u2), set[int]()
+        for v, s in zip(signers, signatures, strict=True):
+            if len(good) < q3 and v in inside and site.suite.verify(roster[v], s, said):
+                good.add(v)
         _need(len(good) >= q3, f"{len(good)} clients signed this sum, {q3} must")
     else:
         u2, _, near = _survivors(site, body, memory, at.params)

@@ -6,7 +6,7 @@ client's suite is its own; no server can choose it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -22,7 +22,7 @@ class Suite(NamedTuple):
     advertise: Callable[[int, bytes, Ed25519PrivateKey | None], tuple[Advert, Secrets]]
     sign: Callable[[Ed25519PrivateKey | None, bytes], bytes]
     verify: Callable[[bytes, bytes, bytes], bool]  # key, signature, message
-    agree: Callable[[bytes, bytes], bytes]
+    agree: Callable[[bytes, Sequence[bytes]], list[bytes]]  # with each
     split: Callable[[bytes, int, int], list[bytes]]
     seal: Callable[[bytes, bytes, int, int, bytes], bytes]
     unseal: Callable[[bytes, bytes, int, int, bytes], bytes | None]
@@ -35,7 +35,7 @@ def _sign(identity: Ed25519PrivateKey | None, message: bytes) -> bytes:
 
 
 FULL = Suite(
-    keys.advertise, _sign, keys.verify, keys.agree, shamir.split, keys.seal, keys.unseal, masks.apply, real=True
+    keys.advertise, _sign, keys.verify, keys.agree_each, shamir.split, keys.seal, keys.unseal, masks.apply, real=True
 )
 
 
@@ -52,8 +52,8 @@ def _believe(key: bytes, signature: bytes, message: bytes) -> bool:
     return True
 
 
-def _nothing(private: bytes, other: bytes) -> bytes:
-    return bytes(32)
+def _nothing(private: bytes, others: Sequence[bytes]) -> list[bytes]:
+    return [bytes(32)] * len(others)
 
 
 def _zeros(secret: bytes, k: int, t: int) -> list[bytes]:

@@ -8,6 +8,7 @@ advert are in another session: they share no key, no mask and no signature.
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor
@@ -47,7 +48,7 @@ def digest(tag: str, *parts: bytes | int) -> bytes:
 def hash_set(uids: Iterable[int]) -> bytes:
     """H("set" | count | uids ascending)."""
     members = sorted(uids)
-    return digest("set", len(members), *members)
+    return digest("set", len(members), struct.pack(f"<{len(members)}I", *members))
 
 
 def hash_roster(roster: Sequence[bytes] | None) -> bytes:

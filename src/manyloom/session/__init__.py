@@ -16,6 +16,7 @@ from manyloom.job.loop import start
 from manyloom.job.plan import Plan
 from manyloom.job.plan import plan as planned
 from manyloom.job.prepare import Prepared, prepare
+from manyloom.job.spend import account_of
 from manyloom.job.state import State
 from manyloom.runtime.local import Local
 from manyloom.session.written import written
@@ -151,7 +152,8 @@ def _go_on(
     if state is not None and extended:  # it may have come to an end that more rounds lift
         state = replace(state, record={k: v for k, v in state.record.items() if k != "ended"})
     saved, execution = (state.preprocess, state.execution) if state else (None, None)
-    ready = prepare(job, runtime, saved, execution)
+    session = state.record.get("session") if state else None
+    ready = prepare(job, runtime, saved, execution, session)
     return _events(job, runtime, ready, home, folder=folder, state=state, stop=stop, extended=extended)
 
 
@@ -205,15 +207,22 @@ def _events(
     stop: Callable[[], bool] = lambda: False,
     extended: bool = False,
 ) -> Iterator[Event]:
+    account, ended = None, False
     with Store.open(home) as store, _writer(store, job, folder, kind, parent) as writer:
         if extended:
             writer.write("job.toml", job.to_toml())
             writer.write("job.digest", job.digest + "\n")
             writer.set(job_digest=job.digest, rounds_planned=job.rounds)
         try:
-            yield from written(job, runtime, ready, state or start(job, ready), writer, stop)
+            mark = state.record.get("ledger") if state is not None else None
+            account = account_of(job, writer.path, mark)
+            for event in written(job, runtime, ready, state or start(job, ready), writer, stop, account):
+                ended = isinstance(event, RunDone) and event.status in ("done", "stopped")
+                yield event
         finally:
             runtime.close()
+            if account is not None:
+                account.close(ended)
 
 
 def _writer(store: Store, job: Job, folder: Folder | None, kind: str, parent: str | None) -> Writer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
@@ -27,6 +27,8 @@ from manyloom.job.loop import loop
 from manyloom.job.plan import of as plan_of
 from manyloom.job.prepare import Prepared, module_of
 from manyloom.job.state import State
+from manyloom.privacy.account import Account
+from manyloom.privacy.guarantee import Guarantee
 from manyloom.track.document import history, summary
 from manyloom.track.folder import Folder
 from manyloom.track.model import save_model
@@ -38,11 +40,17 @@ PATIENCE_S = 10.0  # but one is saved at least so often
 
 
 def written(
-    job: Job, runtime: Runtime, ready: Prepared, state: State, writer: Writer, stop: Callable[[], bool]
+    job: Job,
+    runtime: Runtime,
+    ready: Prepared,
+    state: State,
+    writer: Writer,
+    stop: Callable[[], bool],
+    account: Account | None = None,
 ) -> Iterator[Event]:
     """The loop's events, each written before it is shown; checkpoints and the model beside them."""
-    saved = _Saved(writer, state.round)
-    for event in loop(job, runtime, ready, state, run=writer.run_id, stop=stop):
+    saved = _Saved(writer, state.round, always=account is not None)
+    for event in loop(job, runtime, ready, state, run=writer.run_id, stop=stop, account=account):
         if isinstance(event, RunDone):
             yield from saved.now(event.state)
             event = _ended(job, ready, event, writer)
@@ -61,15 +69,15 @@ def written(
 class _Saved:
     """Saves states: each if that is cheap, else at most a few seconds apart, and always the best."""
 
-    def __init__(self, writer: Writer, round: int) -> None:
-        self.writer, self.round = writer, round
+    def __init__(self, writer: Writer, round: int, always: bool = False) -> None:
+        self.writer, self.round, self.always = writer, round, always  # a round done again would be spent again
         self.began = self.last = time.perf_counter()
         self.spent = 0.0
 
     def perhaps(self, state: State | None) -> Iterator[Event]:
         now = time.perf_counter()
         cheap = self.spent <= SPARE * (now - self.began) or now - self.last > PATIENCE_S
-        if state is not None and (cheap or state.record.get("best_round") == state.round):
+        if state is not None and (cheap or self.always or state.record.get("best_round") == state.round):
             yield from self.now(state)
 
     def now(self, state: State | None) -> Iterator[Event]:
@@ -97,12 +105,19 @@ def _opening(job: Job, ready: Prepared, writer: Writer, resumed: bool) -> Iterat
             )
         return
     p = plan_of(job, ready)
-    yield _put(writer, Planned(p.bytes["up_round"], p.bytes["down_round"], p.seconds_estimate))
+    yield _put(
+        writer,
+        Planned(p.bytes["up_round"], p.bytes["down_round"], p.seconds_estimate, _both(p.privacy), _both(p.secure)),
+    )
     gaps = job.federation.gaps() if len(job.federation) <= 50 else None
     if gaps is not None and job.federation.schema is not None:
         sizes = job.federation.sizes
         share = {i: [float(x) / max(1, int(sizes[i])) for x in row] for i, row in enumerate(gaps.tolist())}
         yield _put(writer, Missing([c.name for c in job.federation.schema.columns], share))
+
+
+def _both(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    return None if found is None else dict(found)
 
 
 def _put(writer: Writer, event: Event) -> Event:
@@ -135,5 +150,6 @@ def _result(job: Job, ready: Prepared, event: RunDone, writer: Writer) -> Result
         bytes_down=told["bytes_down"],
         seconds=told["seconds"]["total"],
         folder=writer.path,
+        guarantee=Guarantee.from_json(event.privacy) if event.privacy else None,
         error=event.error,
     )

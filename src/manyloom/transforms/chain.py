@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import reduce
 
 from manyloom.core.parts import Transform
+from manyloom.core.seeds import Draw
 from manyloom.core.slots import Slots
 
 
@@ -18,19 +19,22 @@ def chain(*transforms: Transform) -> Transform:
     if len(used) == 1:
         return used[0]
 
-    def apply(message: Slots, memory: Slots, down: Slots) -> tuple[Slots, Slots]:
+    def apply(message: Slots, memory: Slots, down: Slots, draw: Draw) -> tuple[Slots, Slots]:
         for t in transforms:
             if t.apply is not None:
-                message, memory = t.apply(message, memory, down)
+                message, memory = t.apply(message, memory, down, draw)
         return message, memory
 
-    def undo(message: Slots) -> Slots:
-        return reduce(lambda m, t: t.undo(m), reversed(transforms), message)
+    def undo(message: Slots, draw: Draw) -> Slots:
+        return reduce(lambda m, t: t.undo(m, draw), reversed(transforms), message)
 
     def bound(norm: float) -> float:
         for t in transforms:
             norm = t.bound(norm)
         return norm
+
+    def size(message: Slots) -> Slots:
+        return reduce(lambda m, t: t.size(m), transforms, message)
 
     return Transform(
         name=", ".join(t.name for t in used) or "none",
@@ -39,4 +43,5 @@ def chain(*transforms: Transform) -> Transform:
         bound=bound,
         slots=next((t.slots for t in reversed(transforms) if t.slots is not None), None),
         memory={name: length for t in transforms for name, length in t.memory.items()},
+        size=size,
     )

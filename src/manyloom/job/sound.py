@@ -1,0 +1,88 @@
+"""Mixes that would not do what they say: each is refused with what, why and the mend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from manyloom.core.errors import BadInput, Problem
+from manyloom.core.validate import share_of, show
+from manyloom.job.job import Job
+from manyloom.secure import graph
+from manyloom.secure.settings import Secure
+
+
+def unsound(job: Job) -> list[Problem]:
+    """What is wrong with a job's parts beside its [privacy] or [secure]."""
+    if job.privacy is None and job.secure is None:
+        return []
+    return [*_either(job), *(_private(job) if job.privacy is not None else ())]
+
+
+def _either(job: Job) -> Iterator[Problem]:
+    table = "[privacy]" if job.privacy is not None else "[secure]"
+    a = job.algorithm
+    if a.aggregate.needs == "each":
+        why = "a secure sum shows the hub no single update" if job.secure is not None else \
+            "the noise is calibrated for a sum of clipped updates"  # fmt: skip
+        yield _refuse("needs-each", f'the rule "{a.aggregate.name}" needs each update, beside {table}',
+                      f"rule = {show(a.aggregate.name)} in [aggregate]", why,
+                      f'leave [aggregate] out (the mean needs only the sum), or leave {table} out')  # fmt: skip
+    if any(length != "d" for length in a.work.sends.values()):
+        yield _refuse("numbers-beside-sum", f"{a.name} sends numbers of its own, beside {table}",
+                      ", ".join(n for n, s in a.work.sends.items() if s != "d"),
+                      "the clip and the range of the sum are those of an update",
+                      f"take fedavg, or leave {table} out")  # fmt: skip
+    if a.uplink.memory:
+        yield _refuse("error-feedback", f"error feedback can't stand beside {table}", f"uplink: {a.uplink.name}",
+                      "what a client carries over from earlier rounds is added after the bound, and undoes it",
+                      "set error_feedback = false in [uplink]")  # fmt: skip
+    elif a.uplink.apply is not None and a.uplink.bound(1.0) == float("inf"):
+        yield _refuse("unbounded-message", f"nothing bounds a client's message, beside {table}",
+                      f"uplink: {a.uplink.name}", "noise and integer sums need a bound on what one client can change",
+                      "leave [uplink] out: the update is clipped and rounded as it is")  # fmt: skip
+    elif a.uplink.apply is not None:
+        yield _refuse("compression-beside-sum", f"compressed updates can't be summed as they are, beside {table}",
+                      f"uplink: {a.uplink.name}", "the sum is of integers, a coordinate each; the only compressor that "
+                      "commutes with it drops the same coordinates of all", "leave [uplink] out")  # fmt: skip
+    fed = job.federation
+    if job.secure is not None and fed.schema is not None:
+        declared = fed.vocabulary or {}
+        if open_columns := [c for c in fed.schema.categories if c not in declared]:
+            yield _refuse("vocabulary-in-the-clear", "text columns would name their values in the clear",
+                          f"columns {', '.join(open_columns[:4])}", "with [secure] only sums leave a client",
+                          'declare them: vocabulary = "FILE" in [data], or drop the columns')  # fmt: skip
+    if job.secure is not None and not job.alone:
+        judges = int((fed.tests > 0).sum())
+        asked = share_of(job.eval_cohort, judges) if job.eval_cohort is not None and judges else judges
+        if judges and (why := _infeasible(job.secure, asked)):
+            yield _refuse("secure-too-few", "too few clients hold rows out for a secure sum of metrics",
+                          f"{judges} hold rows out, eval_cohort = {job.eval_cohort}", why,
+                          'raise eval_cohort or [data] test, lower delta_drop in [secure], or set '
+                          'client_metrics = "release" in [job]')  # fmt: skip
+
+
+def _infeasible(s: Secure, asked: int) -> str | None:
+    """Why so many clients make no secure sum; None if they do."""
+    if asked < 3:
+        return "the sum of one is no secret, of two each knows the other's"
+    try:
+        _ = graph.degree(asked, repr(float(s.gamma)), repr(float(s.delta_drop)), s.bits, s.mode)
+    except BadInput as error:
+        return error.what
+    return None
+
+
+def _refuse(code: str, what: str, got: str, rule: str, mend: str) -> Problem:
+    return Problem(code, what, got, rule=rule, mend=mend)
+
+
+def _private(job: Job) -> Iterator[Problem]:
+    if job.algorithm.weights != "uniform":
+        yield _refuse("weights-under-noise", "a weighted mean can't stand under a privacy claim",
+                      'weights = "samples" in [algorithm]',
+                      "a client with a thousandfold weight would move the mean a thousandfold, past its clip",
+                      'set weights = "uniform", or leave it out')  # fmt: skip
+    if job.task.buffers == "average":
+        yield _refuse("buffers-under-noise", "running statistics would leave without a clip or noise",
+                      'buffers = "average" in [model]', "they are data of each client, beside the update",
+                      'use GroupNorm in the model, or buffers = "local"')  # fmt: skip

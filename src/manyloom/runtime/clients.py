@@ -1,0 +1,243 @@
+"""The simulated clients: their rows, their memory, their secrets, and what they answer to each verb."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from manyloom.algorithms.evaluation import HUB
+from manyloom.algorithms.round import COUNTS, slots_of
+from manyloom.core.exchange import Ask, Handler, Ids, Lost, Reply, stack
+from manyloom.core.metrics import BINS
+from manyloom.core.seeds import Draw
+from manyloom.core.slots import Slots, size_bytes
+from manyloom.core.tensors import floats, from_numpy
+from manyloom.data import statistics
+from manyloom.data.federation import Federation
+from manyloom.data.store import Slab
+from manyloom.engine.build import Engine
+from manyloom.engine.loop import Failed
+from manyloom.gate import Slot, leave
+from manyloom.job.job import Job
+from manyloom.runtime.fold import Messages, add_weighted, folded
+from manyloom.runtime.memory import Memory
+from manyloom.runtime.sites import Sites, protect, rounding
+from manyloom.secure import wire
+from manyloom.secure.channel import PARAMS, SUM
+from manyloom.secure.params import Params
+
+HANDLERS: dict[str, Handler] = dict(statistics.HANDLERS)
+
+
+@dataclass
+class Clients:
+    """All clients of a run in one process; the engine trains them.
+
+    Args:
+        job: the job.
+        federation: who they are; encoded once the statistics are known.
+        engine: warm for all rounds, once it is prepared.
+        memory: what each remembers.
+        sites: who each is in secure sums, and what it keeps of them.
+    """
+
+    job: Job
+    federation: Federation
+    engine: Engine | None = None
+    memory: Memory = field(default_factory=lambda: Memory({}))
+    sites: Sites | None = None
+
+    def train(self, ask: Ask, gone: list[Lost]) -> list[Reply | Lost]:
+        """Train, and send or keep what came of it; who is `gone` does neither."""
+        began = time.perf_counter()
+        algorithm, engine, job = self.job.algorithm, self.ready(), self.job
+        uplink = algorithm.uplink
+        hidden = self.hidden(ask)
+        lost: list[Reply | Lost] = [*gone]
+        clients = without(ask.to, gone)
+        schema = self._schema(ask)
+        bits = rounding(job.seed, ask.round, self.federation.ids, job.privacy is not None)
+        total = Messages(ask.fold)
+        held: list[tuple[Ids, Slots]] = []
+        for group in engine.train(self.federation, clients, ask.body, self.memory.recall, ask.round):
+            if isinstance(group, Failed):
+                lost.append(Lost(group.client, "error", group.text, group.traceback, ask.number))
+                continue
+            message, kept, there = dict(group.up), dict(group.memory), group.clients
+            draw = Draw(job.seed, ask.round, self.federation.ids[there])
+            if uplink.apply is not None:
+                recalled = self.memory.recall(there)
+                message, own = uplink.apply(message, {n: recalled[n] for n in uplink.memory}, ask.body, draw)
+                kept |= own
+            if PARAMS in ask.body:
+                message = {n: message[n] for n in slots_of(algorithm, "buffers" in ask.body)}
+                made = protect(ask, there, message, group.samples, group.loss, bits)
+                lost += made.lost
+                stay = np.isin(there, made.kept)
+                message, kept = made.words, {n: v[from_numpy(stay)] for n, v in kept.items()}
+                there = made.kept
+            else:
+                message |= {"samples": group.samples.float(), "steps": group.steps.float(), "loss": group.loss.float()}
+            ok, kept_back = leave(there, message, schema)
+            lost += kept_back
+            if kept_back:
+                rows = ok.nonzero().flatten()
+                message = {n: v[rows] for n, v in message.items()}
+                kept = {n: v[rows] for n, v in kept.items()}
+                draw = draw._replace(ids=draw.ids[ok.numpy()])
+                there = there[ok.numpy()]
+            self.memory.keep(there, kept)
+            if hidden:
+                held.append((there, message))
+            else:
+                total.add(there, message, draw)
+        if hidden and held:
+            everyone = np.concatenate([c for c, _ in held])
+            reply = hidden.hold(ask, everyone, {SUM: torch.cat([m[SUM] for _, m in held])})
+        else:
+            reply = total.reply(ask.number, time.perf_counter() - began)
+        told = {*reply.clients.tolist(), *(x.client for x in lost if isinstance(x, Lost))}
+        idle = "took no step: its rows make no minibatch (running statistics need two)"
+        lost += [Lost(c, "error", idle, None, ask.number) for c in ask.to.tolist() if c not in told]
+        return [*([reply] if len(reply.clients) else []), *lost]
+
+    def evaluate(self, ask: Ask) -> list[Reply | Lost]:
+        """Sums over each client's held-out rows, a row a client.
+
+        A model that diverged has no finite loss, and an AUC of one class is undefined: both are honest answers, so
+        the gate holds back only what is malformed.
+        """
+        began = time.perf_counter()
+        engine, theta = self.ready(), ask.body["theta"]
+        if np.array_equal(ask.to, HUB):
+            found = engine.judge(self._own(), ask.to, theta, ask.body.get("buffers"))
+        else:
+            found = engine.evaluate(self.federation, ask.to, theta, self._running(ask))
+        gone = {f.client for f in found.failed}
+        lost: list[Reply | Lost] = [Lost(f.client, "error", f.text, f.traceback, ask.number) for f in found.failed]
+        keep = np.array([c not in gone for c in found.clients.tolist()], bool)
+        body: Slots = {"rows": found.rows, "loss": found.loss_sums, **found.sums}
+        if "auc" in found.sums:
+            body["auc_own"] = found.auc_own
+        body = {n: v[from_numpy(keep)] for n, v in body.items()}
+        if ask.fold is not None:
+            return [*self._summed(ask, ask.to[keep], {n: body[n] for n in ask.fold.slots}), *lost]
+        return [Reply(ask.to[keep], body, ask.number, time.perf_counter() - began, size_bytes(body)), *lost]
+
+    def scores(self, ask: Ask) -> list[Reply | Lost]:
+        """Histograms of the score, summed over the clients; only filled bins travel (place and count, 12 bytes)."""
+        engine, theta = self.ready(), ask.body["theta"]
+        centre, spread = floats(ask.body["at"])
+        if np.array_equal(ask.to, HUB):
+            each = engine.scores(self._own(), theta, centre, spread, ask.body.get("buffers"))
+            return [Reply(ask.to, {"histogram": each.sum(0)[None]}, ask.number, 0.0, 0)]
+        total, filled = torch.zeros(2, BINS, dtype=torch.float64), 0
+        running = self._running(ask)
+        hidden = self.hidden(ask)
+        kept: list[Tensor] = []
+        for at in range(0, len(ask.to), 1024):
+            some = slice(at, at + 1024)
+            stats = running[some] if running is not None and running.dim() > 1 else running
+            each = engine.histograms(self.federation, ask.to[some], theta, centre, spread, stats)
+            if hidden:
+                kept.append(each)
+                continue
+            total += each.sum(0)
+            filled += int((each > 0).sum())
+        if hidden:
+            return [hidden.hold(ask, ask.to, {"histogram": torch.cat(kept)})]
+        return [Reply(ask.to, {"histogram": total[None]}, ask.number, 0.0, 12 * filled)]
+
+    def handled(self, ask: Ask) -> list[Reply | Lost]:
+        """A verb that a handler answers, client by client."""
+        handler = HANDLERS[ask.verb]
+        hidden = self.hidden(ask)
+        schema = {n: Slot() for n in handler.reply}
+        replies: list[Reply] = []
+        lost: list[Reply | Lost] = []
+        for client in ask.to.tolist():
+            who = np.array([client], np.int64)
+            try:
+                body, kept = handler.run(
+                    ask.body | dict(ask.each.get(client, {})), self.memory.recall(who), self.federation.client(client)
+                )
+            except Exception as error:
+                text = f"{type(error).__name__}: {error}"
+                lost.append(Lost(client, "error", text, traceback.format_exc(), ask.number))
+                continue
+            _, held = leave(
+                who,
+                {n: v for n, v in body.items() if v.shape[0] == 1},
+                {n: s for n, s in schema.items() if n in body and body[n].shape[0] == 1},
+            )
+            if held:
+                lost += held
+                continue
+            self.memory.keep(who, kept)
+            replies.append(Reply(who, body, ask.number, 0.0, size_bytes(body)))
+        if hidden and ask.fold and replies:
+            clients = np.concatenate([r.clients for r in replies])
+            return [hidden.hold(ask, clients, {n: stack(replies, n) for n in ask.fold.slots}), *lost]
+        return [*(folded(replies, ask.fold) if ask.fold else replies), *lost]
+
+    # ---- what they share
+
+    def ready(self) -> Engine:
+        """The engine, once it is there."""
+        if self.engine is None:
+            raise RuntimeError("the runtime is asked to train before it was prepared")
+        return self.engine
+
+    def hidden(self, ask: Ask) -> Sites | None:
+        """Who keeps the answers of an ask that a secure sum follows."""
+        if PARAMS not in ask.body or Params.from_bytes(wire.raw(ask.body[PARAMS])).mode == "plain":
+            return None
+        return self.sites
+
+    def _schema(self, ask: Ask) -> dict[str, Slot]:
+        """What a client's message to a train ask may hold."""
+        if PARAMS in ask.body:
+            return {SUM: Slot(None, whole=True)}
+        algorithm, engine = self.job.algorithm, self.ready()
+        uplink = algorithm.uplink
+        schema = {n: Slot(()) for n in COUNTS} | dict.fromkeys(uplink.slots or (), Slot())
+        if uplink.slots is None:
+            schema |= {n: Slot((engine.layout.d if s == "d" else 1,)) for n, s in algorithm.work.sends.items()}
+            if "buffers" in ask.body:
+                schema["buffers"] = Slot(tuple(ask.body["buffers"].shape))
+        return schema
+
+    def _summed(self, ask: Ask, clients: Ids, rows: Slots) -> list[Reply | Lost]:
+        """Rows that are summed on the way: kept for a secure sum, or added up here."""
+        if not len(clients):
+            return []
+        if hidden := self.hidden(ask):
+            return [hidden.hold(ask, clients, rows)]
+        sums: Slots = {}
+        for name, t in rows.items():
+            add_weighted(sums, name, t.double(), torch.ones(len(t), dtype=torch.float64))
+        return [Reply(clients, {n: t[None] for n, t in sums.items()}, ask.number, 0.0, size_bytes(rows))]
+
+    def _running(self, ask: Ask) -> Tensor | None:
+        """Running statistics to judge with: the hub's, or each client's own where they stay there."""
+        if self.job.task.buffers == "local" and self.ready().buffers.d:
+            return self.memory.recall(ask.to)["buffers"]
+        return ask.body.get("buffers")
+
+    def _own(self) -> Slab:
+        own = self.federation.central()
+        if own is None:
+            raise RuntimeError("this source has no test set of its own")
+        return own
+
+
+def without(clients: Ids, gone: list[Lost]) -> Ids:
+    """Those who are still there."""
+    if not gone:
+        return clients
+    return clients[~np.isin(clients, [x.client for x in gone])]
