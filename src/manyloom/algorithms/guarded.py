@@ -17,6 +17,7 @@ import torch
 from manyloom.algorithms.round import Round, begins, concluded
 from manyloom.core.exchange import Ask, Exchange, Fold, Ids, Lost, Reply
 from manyloom.core.parts import Algorithm
+from manyloom.core.seeds import Draw, Draws
 from manyloom.core.slots import Slots, size_bytes
 from manyloom.core.tensors import from_numpy
 from manyloom.privacy import adaptive, mechanisms
@@ -66,11 +67,17 @@ class Protected(NamedTuple):
     cut: int | None  # clients with a coordinate beyond the range
 
 
-def lengths(algorithm: Algorithm, server: Slots) -> dict[str, int]:
-    """How many numbers each slot of a client's message has, in the order they are laid out."""
+def shapes(algorithm: Algorithm, server: Slots) -> Slots:
+    """A client's message without storage, as its transforms leave it."""
     d = server["theta"].numel()
-    own = {n: d if length == "d" else 1 for n, length in algorithm.work.sends.items()}
-    return own | ({"buffers": server["buffers"].numel()} if "buffers" in server else {})
+    own = {n: torch.empty(d if length == "d" else 1, device="meta") for n, length in algorithm.work.sends.items()}
+    found = algorithm.uplink.size(own)
+    return found | ({"buffers": server["buffers"].to("meta")} if "buffers" in server else {})
+
+
+def lengths(algorithm: Algorithm, server: Slots) -> dict[str, int]:
+    """How many numbers each slot has that is summed, in the order they are laid out; whole numbers say a length."""
+    return {n: t.numel() for n, t in shapes(algorithm, server).items() if t.is_floating_point()}
 
 
 def gather(
@@ -79,6 +86,7 @@ def gather(
     guard: Guard,
     cohort: Ids,
     *,
+    draws: Draws,
     round: int,
     attempt: int,
     quorum: int,
@@ -88,7 +96,7 @@ def gather(
 
     A cohort of nobody is a sum of nothing: zeros, which noise is added to like any other.
     """
-    body = begins(algorithm, server) | {PARAMS: wire.pack(guard.params.to_bytes())}
+    body = begins(algorithm, server, draws.hub(round)) | {PARAMS: wire.pack(guard.params.to_bytes())}
     nothing = np.zeros(guard.params.total + sum(lengths(algorithm, server).values()), np.int64)
     if not len(cohort) and guard.params.mode == "plain":
         return Gathered(nothing, cohort, [], 0, 0, (0, 0), None, opened=False)
@@ -131,7 +139,14 @@ def noised(ints: I64, guard: Guard, source: Source, *, testing: bool = False) ->
 
 
 def conclude(
-    algorithm: Algorithm, server: Slots, rule: Slots, guard: Guard, got: Gathered, ints: I64, population: int
+    algorithm: Algorithm,
+    server: Slots,
+    rule: Slots,
+    guard: Guard,
+    got: Gathered,
+    ints: I64,
+    population: int,
+    draw: Draw,
 ) -> tuple[Round, Protected]:
     """The server step from a sum of integers, noised or not.
 
@@ -155,15 +170,19 @@ def conclude(
         total, share = control.get("weight", float(count)) / cap, count / population
     sizes = lengths(algorithm, server)
     parts = torch.split(from_numpy(vector), list(sizes.values()))
-    state, kept = concluded(
-        algorithm, server, rule, dict(zip(sizes, parts)), torch.tensor([total], dtype=torch.float64), share
-    )
+    sums: Slots = dict(zip(sizes, parts))
+    if algorithm.uplink.apply is not None:  # linear, and the same for all: the sum is undone as one message
+        template, d = shapes(algorithm, server), server["theta"].numel()
+        told = {n: torch.full((1, t.numel()), d, dtype=t.dtype) for n, t in template.items() if n not in sizes}
+        rows = algorithm.uplink.undo(told | {n: t[None].to(template[n].dtype) for n, t in sums.items()}, draw)
+        sums = {n: t[0].double() for n, t in rows.items()}
+    state, after, _ = concluded(algorithm, server, rule, sums, torch.tensor([total], dtype=torch.float64), share)
     unclipped = None
     if private and "clip" in told:
         unclipped = adaptive.fraction(int(ints[told["clip"]]), float(guard.denominator or 1))
     cut = round(control["cut"]) if "cut" in control else None
     loss = control["loss"] / count if "loss" in control and count else float("nan")
     none = torch.zeros(0)
-    done = Round(state, kept, got.back, none, none, torch.tensor([loss]), got.lost, got.sent_up, got.sent_down,
+    done = Round(state, after, got.back, none, none, torch.tensor([loss]), got.lost, got.sent_up, got.sent_down,
                  enough=True, channel=got.channel)  # fmt: skip
     return done, Protected(p.bound, unclipped, cut)

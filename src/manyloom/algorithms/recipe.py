@@ -27,6 +27,11 @@ CARDS: Mapping[str, Card] = {
     "scaffold": Card(
         "skew, clients that come back", "client", "Karimireddy et al. 2020, ICML, arXiv:1910.06378", uniform=True
     ),
+    "fednova": Card("unequal work", "no", "Wang et al. 2020, NeurIPS, arXiv:2007.07481"),
+    "feddyn": Card("skew, fewest rounds", "client", "Acar et al. 2021, ICLR, arXiv:2111.04263", uniform=True),
+    "moon": Card("skew, deep features", "client", "Li et al. 2021, CVPR, arXiv:2103.16257"),
+    "fedsam": Card("flatter minima", "no", "Qu et al. 2022, ICML, arXiv:2206.02618"),
+    "ditto": Card("clients that differ", "client", "Li et al. 2021, ICML, arXiv:2012.04221"),
     "fedavgm": Card("few clients a round", "server", "Hsu et al. 2019, arXiv:1909.06335", "momentum"),
     "fedadam": Card("slow or sparse gradients", "server", "Reddi et al. 2021, ICLR, arXiv:2003.00295", "adam"),
     "fedyogi": Card("as fedadam, v grows gently", "server", "Reddi et al. 2021, ICLR, arXiv:2003.00295", "yogi"),
@@ -63,7 +68,7 @@ def compose(
         server=step,
         aggregate=mean(),
         batches=opt.batches,
-        weights=opt.weights,
+        weights=opt.weights or "samples",
         tables={"algorithm": table, "server": step.table},
         paper=CARDS[name].paper,
     )

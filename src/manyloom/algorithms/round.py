@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from manyloom.aggregate import TooFew, screen
 from manyloom.core.exchange import Ask, Exchange, Fold, Ids, Lost, Reply, stack
 from manyloom.core.parts import Algorithm
-from manyloom.core.seeds import Draw
+from manyloom.core.seeds import Draw, Draws
 from manyloom.core.slots import Slots, size_bytes
 
 COUNTS = ("samples", "steps", "loss")  # what travels beside an update: sums over the client's own steps
@@ -31,6 +31,8 @@ class Round(NamedTuple):
     sent_down: int
     enough: bool
     channel: tuple[int, int] = (0, 0)  # what a secure channel took beyond that, up and down
+    kept: Tensor | None = None  # how much of each is in a robust rule's aggregate [n]; below 0.1 it was filtered
+    why: str = ""  # what was not enough
 
 
 def slots_of(algorithm: Algorithm, buffers: bool) -> tuple[str, ...]:
@@ -38,16 +40,29 @@ def slots_of(algorithm: Algorithm, buffers: bool) -> tuple[str, ...]:
     return (*algorithm.work.sends, *(["buffers"] if buffers else []))
 
 
-def begins(algorithm: Algorithm, server: Slots) -> Slots:
-    """What clients get: what the server step sends, and running statistics where they are averaged."""
+def begins(algorithm: Algorithm, server: Slots, draw: Draw) -> Slots:
+    """What clients get: what the server step sends, and running statistics where they are averaged.
+
+    Where the downlink packs it, each slot is one row [1, ...] of what travels.
+    """
     body = algorithm.server.down(server)
-    return body | {"buffers": server["buffers"]} if "buffers" in server else body
+    body = body | {"buffers": server["buffers"]} if "buffers" in server else body
+    if algorithm.downlink.apply is None:
+        return body
+    return algorithm.downlink.apply({n: t[None] for n, t in body.items()}, {}, {}, draw)[0]
+
+
+def arrived(algorithm: Algorithm, body: Slots, draw: Draw) -> Slots:
+    """What a client makes of what it gets: its update is relative to this."""
+    if algorithm.downlink.apply is None:
+        return body
+    return {n: t[0] for n, t in algorithm.downlink.undo(body, draw).items()}
 
 
 def concluded(
     algorithm: Algorithm, server: Slots, rule: Slots, rows: Slots, weights: Tensor, share: float
-) -> tuple[Slots, Slots]:
-    """The server's next state, and the rule's, of messages or their sum.
+) -> tuple[Slots, Slots, Tensor | None]:
+    """The server's next state, the rule's, and how much of each message is in it, of messages or their sum.
 
     Args:
         algorithm, server, rule: the record and its states.
@@ -56,11 +71,12 @@ def concluded(
         share: m/N, for methods that weigh by it.
     """
     mean, rule = algorithm.aggregate.reduce(rows, weights, rule)
+    kept = mean.pop("kept", None)
     mean["share"] = torch.tensor(share, dtype=torch.float64)
     state = algorithm.server.apply(server, mean)
     if "buffers" in server:  # running statistics move by their mean change, past the server's optimiser
         state = state | {"buffers": (server["buffers"] + mean["buffers"]).to(server["buffers"].dtype)}
-    return state, rule
+    return state, rule, kept
 
 
 def train(
@@ -70,7 +86,7 @@ def train(
     cohort: Ids,
     *,
     population: int,
-    draw: Callable[[Ids], Draw],
+    draws: Draws,
     round: int,
     attempt: int,
     quorum: int,
@@ -85,12 +101,12 @@ def train(
         server, rule: the state of server step and aggregator.
         cohort: who is asked [n].
         population: N, for methods that weigh by m/N.
-        draw: clients -> what their messages were drawn from.
+        draws: what messages are drawn from.
         round, attempt: what clients' randomness is a function of.
         quorum: below so many replies nothing changes and `enough` is False.
         deadline_s: of the ask.
     """
-    body = begins(algorithm, server)
+    body = begins(algorithm, server, draws.hub(round))
     fold = None
     sends = slots_of(algorithm, "buffers" in server)
     if algorithm.aggregate.needs == "sum":
@@ -112,6 +128,13 @@ def train(
         rows: Slots = {name: torch.stack([r.body[name][0].double() for r in replies]).sum(0) for name in sends}
     else:
         rows = {name: stack(replies, name) for name in algorithm.uplink.slots or sends}
-        rows = algorithm.uplink.undo(rows, draw(back))
-    state, rule = concluded(algorithm, server, rule, rows, weights, len(back) / population)
-    return Round(state, rule, back, samples, steps, loss, lost, up, down, enough=True)
+        rows = algorithm.uplink.undo(rows, draws.of(round, back))
+        seen = screen(rows)
+        rows, weights = seen.rows, weights * seen.ok
+        lost += [Lost(int(back[row]), "not-finite", why) for row, why in seen.why.items()]
+    try:
+        state, rule, kept = concluded(algorithm, server, rule, rows, weights, len(back) / population)
+    except TooFew as error:
+        why = error.problems[0].what
+        return Round(server, rule, back, samples, steps, loss, lost, up, down, enough=False, why=why)
+    return Round(state, rule, back, samples, steps, loss, lost, up, down, enough=True, kept=kept)

@@ -96,6 +96,8 @@ class Transform(NamedTuple):
     memory: Mapping[str, str] = {}  # as of Work
     slots: tuple[str, ...] | None = None  # what the message holds after `apply`; None: what it held before
     size: Callable[[Slots], Slots] = lambda message: message  # one client's message -> its shapes and dtypes after it
+    table: Mapping[str, object] = {}  # the [uplink] or [downlink] table that makes it again
+    summable: bool = False  # linear, and the same for all clients of a round: messages may be summed before `undo`
 
 
 class Aggregator(NamedTuple):
@@ -105,7 +107,7 @@ class Aggregator(NamedTuple):
     needs: Literal["sum", "each"]
     reduce: Callable[[Slots, Tensor, Slots], tuple[Slots, Slots]]
     init: Callable[[int], Slots] = lambda _: {}
-    noisy: object | None = None  # the mechanism that noises the integer sum, or None
+    table: Mapping[str, object] = {}  # the [aggregate] table that makes it again
 
 
 class ServerStep(NamedTuple):
@@ -130,7 +132,7 @@ class Algorithm:
     batches: Batches = Batches()
     weights: Literal["samples", "uniform"] = "samples"
     uplink: Transform = Transform()
-    channel: Literal["plain"] = "plain"
+    downlink: Transform = Transform()
     tables: Mapping[str, Mapping[str, object]] = field(default_factory=dict[str, Mapping[str, object]])
     paper: str = ""
 

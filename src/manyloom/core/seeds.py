@@ -77,6 +77,21 @@ class Draw(NamedTuple):
         return scalar(self.seed, self.round, purpose)
 
 
+class Draws(NamedTuple):
+    """What all messages of a job are drawn from: its seed and the ids of its population [N]."""
+
+    seed: int
+    ids: U64
+
+    def of(self, round: int, clients: npt.NDArray[np.int64]) -> Draw:
+        """What these clients' messages are drawn from."""
+        return Draw(self.seed, round, self.ids[clients])
+
+    def hub(self, round: int) -> Draw:
+        """What the hub's message to all is drawn from."""
+        return Draw(self.seed, round, np.array([name_id("hub")], np.uint64))
+
+
 def uniform(seed: int, round: int, ids: U64, purpose: str) -> npt.NDArray[np.float64]:
     """One number in [0, 1) a client."""
     return (key(seed, round, ids, purpose) >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -6,11 +6,15 @@ Nothing here imports more than the standard library.
 
 from __future__ import annotations
 
+import math
 import re
-import textwrap
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
+from manyloom.core.layout import bar as bar
+from manyloom.core.layout import columns as columns
+from manyloom.core.layout import field as field
+from manyloom.core.layout import sparkline as sparkline
 from manyloom.core.numbers import UNKNOWN as UNKNOWN
 from manyloom.core.numbers import about as about
 from manyloom.core.numbers import beside as beside
@@ -86,6 +90,19 @@ def algorithm(name: object) -> str:
     return _ALGORITHMS.get(str(name), str(name))
 
 
+def delta(value: object) -> str:
+    """Delta to three digits, never rounded down.
+
+    >>> delta(1e-5), delta(1.5136e-5), delta(None)
+    ('1e-05', '1.52e-05', 'n/a')
+    """
+    v = finite(value)
+    if v is None or v <= 0:
+        return UNKNOWN
+    said = f"{v:.3g}"
+    return said if float(said) >= v * (1 - 1e-9) else f"{v + 10.0 ** (math.floor(math.log10(v)) - 2):.3g}"
+
+
 def slug(name: str) -> str:
     """A name without blanks, for plain lines that `awk` reads.
 
@@ -116,74 +133,6 @@ def ordered(metrics: Iterable[str], watch: str | None = None) -> list[str]:
     ['auc', 'accuracy', 'loss']
     """
     return sorted(metrics, key=lambda name: (name != watch, name == "loss"))
-
-
-# ---- layout
-
-
-def field(label: str, value: str, width: int = 80) -> str:
-    """A word of at most eight letters, then the value, wrapped under itself.
-
-    >>> print(field("plan", "20 rounds, about 2 s, 0.9 kB up a round, no privacy", 40))
-    plan     20 rounds, about 2 s, 0.9 kB up
-             a round, no privacy
-    """
-    lines: list[str] = []
-    for part in value.split("\n"):
-        wrap = textwrap.TextWrapper(max(20, width - 9), break_long_words=False, break_on_hyphens=False)
-        lines += wrap.wrap(part) or [""]
-    starts = [label.ljust(8) + " ", *[" " * 9] * len(lines)]
-    return "\n".join((start + line).rstrip() for start, line in zip(starts, lines))
-
-
-def columns(head: Sequence[str], rows: Sequence[Sequence[str]], left: Collection[int] = (0,)) -> str:
-    """A table: the columns in `left` on the left (names), the others on the right (numbers).
-
-    >>> print(columns(["run", "auc"], [["heart-k3q9", "0.889"], ["trial-2xh7", "0.70"]]))
-    run           auc
-    heart-k3q9  0.889
-    trial-2xh7   0.70
-    """
-    cells = [list(head), *[list(row) for row in rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    lines = [
-        "  ".join(c.ljust(w) if i in left else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths))) for row in cells
-    ]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def bar(share: float, width: int = 34, ascii: bool = False) -> str:
-    """A bar that reads without colour: done `━`, not yet `─`.
-
-    >>> bar(0.68, 10), bar(1.0, 4), bar(0.5, 8, ascii=True)
-    ('━━━━━━╸───', '━━━━', '####....')
-    """
-    share = min(1.0, max(0.0, share))
-    if ascii:
-        done = int(share * width + 1e-9)
-        return "#" * done + "." * (width - done)
-    halves = int(share * width * 2 + 1e-9)
-    full, half = divmod(halves, 2)
-    return "━" * full + "╸" * half + "─" * (width - full - half)
-
-
-def sparkline(values: Sequence[object], width: int = 28) -> str:
-    """A curve in at most `width` cells; more values are met by the mean of each cell's.
-
-    >>> sparkline([1, 2, 3, 4]), sparkline([5, 5]), sparkline([])
-    ('▁▃▆█', '▁▁', '')
-    """
-    known = [v for v in map(finite, values) if v is not None]
-    if not known:
-        return ""
-    n = min(width, len(known))
-    ends = [round(i * len(known) / n) for i in range(n + 1)]
-    means = [sum(known[a:b]) / (b - a) for a, b in zip(ends, ends[1:])]
-    low, high = min(means), max(means)
-    span = high - low
-    if span <= 1e-12 * max(1.0, abs(high)):
-        return "▁" * n
-    return "".join("▁▂▃▄▅▆▇█"[min(7, round((v - low) / span * 7))] for v in means)
 
 
 # ---- events
@@ -265,7 +214,8 @@ def _planned(e: Event) -> str:
     told += [f"budget={v:.3f}" for v in [finite(privacy.get("budget"))] if v is not None]
     secure: Mapping[str, object] = e.get("secure") or {}
     told += [f"secure={secure.get('mode')}"] if secure else []
-    return " ".join(["plan    ", *told]).rstrip()
+    lines = [" ".join(["plan    ", *told[n:]]).rstrip() for n in (0, took is not None)]
+    return lines[0] if len(lines[0]) <= 80 else lines[1]
 
 
 def _round_done(e: Event) -> str:
@@ -294,8 +244,9 @@ def _released(e: Event) -> str:
     if e.get("epsilon") is not None:
         of = f"/{epsilon(e['budget'])}" if e.get("budget") is not None else ""
         told.append(f"eps {epsilon(e['epsilon'])}{of}")
-    keys = (("delta", "delta"), ("noise", "noise_multiplier"), ("clip", "clip"))
-    told += [f"{name} {v:.6g}" for name, key in keys if (v := finite(e.get(key))) is not None]
+    told += [f"delta {delta(e['delta'])}"] if e.get("delta") is not None else []
+    keys = (("noise", "noise_multiplier"), ("clip", "clip"))
+    told += [f"{name} {v:.4g}" for name, key in keys if (v := finite(e.get(key))) is not None]
     return " ".join(["released", _at(e), *told])
 
 

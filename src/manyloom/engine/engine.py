@@ -6,14 +6,17 @@ import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from manyloom.core.exchange import Ids
 from manyloom.core.flat import Layout
 from manyloom.core.parts import Algorithm
+from manyloom.core.seeds import U64
 from manyloom.core.slots import Slots
 from manyloom.data.federation import Federation
 from manyloom.data.store import Part, Slab
@@ -24,6 +27,18 @@ from manyloom.engine.plan import Schedule, Stretch, plan, schedule, spans, stret
 
 Recall = Callable[[Ids], Slots]
 LOADED = 64 << 20  # bytes of rows that one slab of evaluation may hold
+
+
+class Rows(Protocol):
+    """What training needs of a population: stable ids [N], sizes [N], and rows when they are asked for."""
+
+    @property
+    def ids(self) -> U64: ...
+
+    @property
+    def sizes(self) -> npt.NDArray[np.int64]: ...
+
+    def slab(self, clients: Ids, part: Part = "train") -> Slab: ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +75,7 @@ class Engine:
         return f"Engine({self.record['provider']}, {self.group} at once, {self.layout.d} parameters)"
 
     def train(
-        self, federation: Federation, clients: Ids, down: Slots, recall: Recall, round: int
+        self, federation: Rows, clients: Ids, down: Slots, recall: Recall, round: int
     ) -> Iterator[Group | Failed]:
         """Train a cohort; every client with rows comes out once, in a `Group` or as `Failed`.
 
@@ -86,7 +101,7 @@ class Engine:
             yield from self._stretch(federation, s.part(lo, hi), down, recall, round)
 
     def _stretch(
-        self, federation: Federation, s: Schedule, down: Slots, recall: Recall, round: int
+        self, federation: Rows, s: Schedule, down: Slots, recall: Recall, round: int
     ) -> Iterator[Group | Failed]:
         loop, n = self.loop, len(s.clients)
         ids = federation.ids[s.clients]

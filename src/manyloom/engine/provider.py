@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call  # pyright: ignore[reportPrivateImportUsage]
 
-from manyloom.core.flat import Layout
+from manyloom.core.flat import Layout, running_buffers
 from manyloom.core.seeds import U64
 from manyloom.core.slots import Slots
 
-# (forward, w [d], (x, y), anchors) -> loss a sample [B], forward(vector [d], x) -> (output, features [B, f])
+# (forward, w [d], (x, y), anchors) -> loss a sample [B]; forward is a `Forward`
 Objective = Callable[..., Tensor]
 
 
@@ -86,16 +86,20 @@ class Program:
         """The module's output at parameters that are given by name."""
         return cast(Tensor, functional_call(self.module, dict(views), (x,)))
 
-    def forward(self, vector: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(output, features) at any vector [d]: features are what enters the last layer, flattened a row."""
+    def forward(self, vector: Tensor, x: Tensor, aside: bool = False) -> tuple[Tensor, Tensor]:
+        """(output, features) at any vector [d]: features are what enters the last layer, flattened a row.
+
+        `aside`: running statistics are not to move.
+        """
         seen: list[Tensor] = []
+        copies = {n: b.clone() for n, b in running_buffers(self.module).items()} if aside else {}
 
         def keep(_: nn.Module, args: tuple[Any, ...]) -> None:
             seen[:] = args[:1]
 
         hook = last_layer(self.module).register_forward_pre_hook(keep)
         try:
-            output = self.call(self.layout.views(vector), x)
+            output = self.call(self.layout.views(vector) | copies, x)
         finally:
             hook.remove()
         return output, seen[0].flatten(1)
@@ -103,7 +107,27 @@ class Program:
     def lost(self, vector: Tensor, x: Tensor, y: Tensor, anchors: Slots) -> Tensor:
         """The objective of each sample at `vector`, [B]."""
         assert self.objective is not None
-        return self.objective(self.forward, vector, (x, y), anchors)
+        return self.objective(Forward(self, vector), vector, (x, y), anchors)
+
+
+@dataclass(frozen=True)
+class Forward:
+    """What an objective sees of the model: `forward(vector, x) -> (output, features)`, and the task's loss.
+
+    Args:
+        program: module and loss.
+        w: where the client stands; only the pass at this very vector moves running statistics.
+    """
+
+    program: Program
+    w: Tensor
+
+    def __call__(self, vector: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.program.forward(vector, x, aside=vector is not self.w)
+
+    def loss(self, output: Tensor, y: Tensor) -> Tensor:
+        """The task's loss of each sample [B]."""
+        return self.program.loss(output, y)
 
 
 def last_layer(module: nn.Module) -> nn.Module:

@@ -12,8 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
+from manyloom.aggregate import Attack
 from manyloom.core.errors import BadInput, Problem, bad
-from manyloom.core.parts import Algorithm
+from manyloom.core.parts import Aggregator, Algorithm
 from manyloom.core.places import load
 from manyloom.core.task import Shape, Task
 from manyloom.core.validate import show
@@ -25,6 +28,7 @@ from manyloom.job.tables import TABLES, Factory, Given, chosen
 from manyloom.models import Model
 from manyloom.privacy.settings import Privacy
 from manyloom.secure.settings import Secure
+from manyloom.transforms import downlink, uplink
 
 PATHS = ("path", "vocabulary")  # keys of file sources that name files, relative to the job
 RATES = {"class": (("accuracy", "auc"), ("accuracy", "f1")), "number": (("rmse", "mae", "r2"),)}
@@ -93,12 +97,44 @@ def algorithm_of(given: Given, places: Places) -> Algorithm:
     made = factory(**own, **({"server": server} if server is not None else {}))
     if not isinstance(made, Algorithm):
         raise _returns(name, "an Algorithm", made, "name", "algorithm")
+    made = replace(made, **_messages(given, made, places))
     if ":" not in name:
         return made
     takes = inspect.signature(factory).parameters
     every = any(p.kind is p.VAR_KEYWORD for p in takes.values())
     filled = {k: v for k, v in made.tables.get("algorithm", {}).items() if every or k in takes}
     return replace(made, tables={**made.tables, "algorithm": {**filled, **own, "name": name}})
+
+
+def _messages(given: Given, made: Algorithm, places: Places) -> dict[str, Any]:
+    """[aggregate], [uplink] and [downlink]: what happens to the messages of an algorithm."""
+    parts: dict[str, Any] = {}
+    if "aggregate" in given:
+        rule = str(chosen(TABLES["aggregate"], given))
+        parts["aggregate"] = _factory("aggregate", rule, places)(
+            **{k: v for k, v in given["aggregate"].items() if k != "rule"}
+        )
+        if not isinstance(parts["aggregate"], Aggregator):
+            raise _returns(rule, "an Aggregator", parts["aggregate"], "rule", "aggregate")
+    vectors = tuple(n for n, length in made.work.sends.items() if length == "d")
+    protected: dict[str, Any] = {"private": "privacy" in given, "secure": "secure" in given}
+    if "uplink" in given:
+        parts["uplink"] = uplink(**cast("dict[str, Any]", given["uplink"]), names=vectors, **protected)
+    if "downlink" in given:
+        state = made.server.init(torch.zeros(1))
+        parts["downlink"] = downlink(**cast("dict[str, Any]", given["downlink"]), names=tuple(made.server.down(state)))
+    return parts
+
+
+def attack_of(given: Given, places: Places) -> Attack | None:
+    """[attack], if there is one."""
+    if "attack" not in given:
+        return None
+    name = str(chosen(TABLES["attack"], given))
+    made = _factory("attack", name, places)(**{k: v for k, v in given["attack"].items() if k != "name"})
+    if not isinstance(made, Attack):
+        raise _returns(name, "an Attack", made, "name", "attack")
+    return made
 
 
 def federation_of(given: Given, seed: int, data_dir: str | None, places: Places) -> Federation:
@@ -222,7 +258,9 @@ def classes_of(federation: Federation, given: Given) -> Federation:
     return replace(federation, classes=classes, labels=labels if federation.labels else ())
 
 
-def job_of(given: Given, algorithm: Algorithm, federation: Federation, *, name: str, base: str, task: Task) -> Job:
+def job_of(
+    given: Given, algorithm: Algorithm, federation: Federation, *, name: str, base: str, task: Task, places: Places
+) -> Job:
     """The job of the other tables and these parts."""
     settings = {k: v for k, v in given.get("job", {}).items() if k in TABLES["job"].common()}
 
@@ -235,6 +273,7 @@ def job_of(given: Given, algorithm: Algorithm, federation: Federation, *, name: 
         federation,
         privacy=Privacy(**part("privacy")) if "privacy" in given else None,
         secure=Secure(**part("secure")) if "secure" in given else None,
+        attack=attack_of(given, places),
         simulate=Simulate(**part("simulate")),
         execution=Execution(**part("runtime")),
         card=part("card"),
@@ -248,6 +287,7 @@ def first(given: Given, places: Places) -> Iterator[tuple[str, Callable[[], obje
     model = given.get("model", {})
     neutral: dict[str, object] = {"loss": "mse", "metrics": [], **model, "classes": None}
     yield "algorithm", lambda: algorithm_of(given, places)
+    yield "attack", lambda: attack_of(given, places)
     yield "partition", lambda: partition_of(given, places)
     yield "model", lambda: task_of(neutral, ("number", None), places)
     yield "data", lambda: _factory("data", str(given["data"]["source"]), places)

@@ -178,6 +178,7 @@ def _over(job: Job, federation: Federation, word: str, **more: Any) -> Job:
         sampling="uniform",
         privacy=None,
         secure=None,
+        attack=None,
         quorum=2 / 3,
         min_available=None,
         eval_cohort=None,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from manyloom.aggregate import planned
 from manyloom.core.errors import Problem
 from manyloom.core.metrics import METRICS
 from manyloom.core.validate import nearest, show
@@ -65,6 +68,7 @@ def against_population(job: Job) -> list[Problem]:
                 mend="set cohort",
             )
         )
+    found += _rule(job) if n else []
     measured = ("loss", *job.metrics)
     if job.watch is not None and job.watch not in measured:
         near = nearest(job.watch, measured)
@@ -97,6 +101,27 @@ def against_population(job: Job) -> list[Problem]:
             )
         )
     return found + [p for p in (_fault(job, pair) for pair in job.simulate.drop) if p]
+
+
+def _rule(job: Job) -> list[Problem]:
+    """A rule against the least that a round may get, and what its mean can't do."""
+    rule = job.algorithm.aggregate
+    found: list[Problem] = []
+    if rule.needs == "each" and job.algorithm.weights == "samples":
+        found.append(
+            Problem(
+                "weights-beside-rule",
+                f"{rule.name} counts all updates alike",
+                'weights = "samples" in [algorithm]',
+                "an update that weighs more by its own word could not be told from one that lies about it",
+                'set weights = "uniform", or leave it out',
+            )
+        )
+    problem = planned(rule, job.quorum_of(job.cohort_size))
+    if problem is not None:
+        least = f"quorum {job.quorum_of(job.cohort_size)} of {job.cohort_size}"
+        found.append(replace(problem, rule=f"the least that a round may get: {least} ([job] quorum)"))
+    return found
 
 
 def client_index(federation: Federation, name: str) -> int | None:

@@ -147,6 +147,18 @@ class ClientLost(Event):
 
 
 @dataclass(frozen=True)
+class ClientFiltered(Event):
+    """A robust rule left this client's update out, or nearly: a `score` of 1 is as much as in a plain mean."""
+
+    type: ClassVar[str] = "client_filtered"
+    round: int
+    client: int
+    name: str
+    rule: str
+    score: float
+
+
+@dataclass(frozen=True)
 class ClientSkipped(Event):
     type: ClassVar[str] = "client_skipped"
     client: int

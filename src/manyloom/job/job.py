@@ -12,9 +12,11 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
 
 import numpy as np
 
+from manyloom.aggregate import Attack
 from manyloom.core.errors import BadInput, bad
 from manyloom.core.exchange import Ids
 from manyloom.core.parts import Algorithm
+from manyloom.core.seeds import Draws
 from manyloom.core.signature import keys, wrong
 from manyloom.core.task import Shape, Task
 from manyloom.core.validate import Above, AtLeast, IntOrShare, Within, share_of
@@ -82,6 +84,7 @@ class Job:
         name: runs are called `<name>-<4 signs>`.
         privacy: the claim: clip, noise, budget.
         secure: secure sums instead of single updates.
+        attack: clients that lie, in a simulation.
         simulate: faults, in a simulation.
         execution: where and how; not in the digest.
         card: what only a person knows: use, misuse, contact, licence; not in the digest.
@@ -89,7 +92,7 @@ class Job:
     """
 
     PARTS: ClassVar = frozenset(
-        {"task", "algorithm", "federation", "privacy", "secure", "simulate", "execution", "card", "base"}
+        {"task", "algorithm", "federation", "privacy", "secure", "attack", "simulate", "execution", "card", "base"}
     )
 
     task: Task
@@ -114,6 +117,7 @@ class Job:
     name: str = "job"
     privacy: Privacy | None = None
     secure: Secure | None = None
+    attack: Attack | None = None
     simulate: Simulate = Simulate()
     execution: Execution = Execution()
     card: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -143,7 +147,8 @@ class Job:
             object.__setattr__(self, "sampling", "poisson" if self.privacy is not None and share else "uniform")
         table = self.algorithm.tables.get("algorithm", {})
         if table and "weights" not in table and ":" not in str(table.get("name", "")):
-            weights = "uniform" if self.privacy is not None else self.algorithm.weights
+            uniform = self.privacy is not None or self.algorithm.aggregate.needs == "each"
+            weights = "uniform" if uniform else self.algorithm.weights
             tables = {**self.algorithm.tables, "algorithm": {**table, "weights": weights}} if table else {}
             algorithm = replace(self.algorithm, weights=weights, tables=tables or self.algorithm.tables)
             object.__setattr__(self, "algorithm", algorithm)
@@ -154,6 +159,11 @@ class Job:
     def eligible(self) -> Ids:
         """The clients that have a row to train on; found once, since a population may be a million."""
         return np.flatnonzero(self.federation.sizes > 0).astype(np.int64)
+
+    @property
+    def draws(self) -> Draws:
+        """What messages are drawn from."""
+        return Draws(self.seed, self.federation.ids)
 
     @cached_property
     def protection(self) -> Protection | None:
@@ -207,10 +217,18 @@ class Job:
         job = {k: getattr(self, k) for k in SETTINGS} | {"watch": self.watched}
         out: dict[str, dict[str, Any]] = {"job": job}
         out |= {k: dict(v) for k, v in cast("Mapping[str, Mapping[str, object]]", fed).items()}
+        for table, part in (("uplink", self.algorithm.uplink), ("downlink", self.algorithm.downlink)):
+            if part.apply is not None and not part.table:
+                raise bad("unnamed-part", f"the {table} has no name that a job file could give", got=part.name,
+                          rule=f"a job file holds keys of [{table}]",
+                          mend=f"make it by ml.transforms.{table}(...)")  # fmt: skip
+            out[table] = dict(part.table)
+        out["aggregate"] = dict(self.algorithm.aggregate.table)
         out["model"] = dict(cast("Mapping[str, object]", task))
         out |= {k: dict(v) for k, v in self.algorithm.tables.items()}
         for table, part in (("privacy", self.privacy), ("secure", self.secure)):
             out[table] = part._asdict() if part is not None else {}
+        out["attack"] = dict(self.attack.table) if self.attack is not None else {}
         out["simulate"] = self.simulate._asdict() if self.simulate != Simulate() else {}
         out["runtime"] = self.execution._asdict()
         out["card"] = dict(self.card)
@@ -230,6 +248,7 @@ class Job:
         except BadInput:
             told = {"job": {k: _plain(getattr(self, k)) for k in SETTINGS if getattr(self, k) is not None}}
             told |= {k: {n: _plain(x) for n, x in v.items()} for k, v in self.algorithm.tables.items()}
+            told |= {k: p._asdict() for k, p in (("privacy", self.privacy), ("secure", self.secure)) if p is not None}
             return "~" + digest(told)[1:]
 
     def to_toml(self) -> str:

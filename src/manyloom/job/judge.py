@@ -71,6 +71,8 @@ def _known(table: Table, tables: Given, load: Load) -> tuple[Mapping[str, Key], 
     if table.choice in given and (problem := _choice(table, given[table.choice])):
         return table.known(), None, problem  # the keys of all choices: only what fits none is told
     name = chosen(table, tables)
+    if name is None and table.switch and table.name not in tables:
+        return {}, None, None
     if name is None:
         every = table.known()
         return every, None, missing(table, every[table.choice], table.name in tables)

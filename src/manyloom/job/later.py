@@ -12,10 +12,7 @@ from manyloom.core.validate import show
 
 # table -> what a run without it is
 TABLES: Mapping[str, str] = {
-    "uplink": "updates then travel uncompressed",
-    "downlink": "the model then travels uncompressed",
     "validation": "no round is then rejected",
-    "attack": "nobody then attacks",
     "parties": "clients then differ in rows, not in columns",
     "align": "clients then differ in rows, not in columns",
     "cut": "clients then differ in rows, not in columns",
@@ -26,10 +23,7 @@ KEYS: Mapping[str, Mapping[str, object]] = {
     "job": {"kind": "horizontal", "over_provision": 1.0, "partial": False},
     "data": {"ids": None, "id_types": None, "format": None},
     "model": {"base": None, "dtype": None, "bottom": None, "cut": None, "top": None},
-    "algorithm": {"temperature": None, "alpha": None, "rho": None, "lam": None, "local": None, "adapt": 0,
-                  "buffer": None, "max_staleness": None, "eta": None, "target_client": None},
-    "aggregate": {"f": None, "pre": None, "m": None, "tau": None, "iterations": None, "nu": None, "max_norm": None,
-                  "keep_f": None},
+    "algorithm": {"local": None, "adapt": 0, "buffer": None, "max_staleness": None, "eta": None, "target_client": None},
     "simulate": {"speed": "equal", "speed_sigma": None, "availability": 1.0, "trace": None},
     "runtime": {"workers": None, "policies": None},
 }  # fmt: skip
@@ -37,10 +31,7 @@ KEYS: Mapping[str, Mapping[str, object]] = {
 VALUES: Mapping[tuple[str, str], Sequence[str]] = {
     ("data", "source"): ("jsonl", "text", "default-credit"),
     ("model", "name"): ("causal-lm", "split-mlp"),
-    ("algorithm", "name"): ("fednova", "feddyn", "moon", "fedsam", "ditto", "fedper", "fedbn", "fedbuff",
-                            "split-learning", "distil", "coral"),
-    ("aggregate", "rule"): ("median", "trimmed-mean", "krum", "multi-krum", "geometric-median", "centred-clipping",
-                            "norm-clipping"),
+    ("algorithm", "name"): ("fedper", "fedbn", "fedbuff", "split-learning", "distil", "coral"),
     ("runtime", "name"): ("ray", "flower"),
     ("runtime", "provider"): ("chain", "graph"),
 }  # fmt: skip
@@ -51,6 +42,8 @@ EXAMPLES: Mapping[tuple[str, str], str] = {
     ("model", "name"): 'add name = "logistic" to [model]',
     ("partition", "scheme"): 'add [partition] with scheme = "dirichlet" and clients = 10',
     ("partition", "clients"): "add clients = 10 to [partition]",
+    ("attack", "name"): 'add name = "ipm" to [attack]; all names: docs/job.md',
+    ("attack", "clients"): "add clients = 0.2 to [attack]: a fifth of all lie",
     ("data", "path"): 'add path = "rows.csv" to [data]: a file, a folder or a glob',
     ("privacy", "clip"): "add clip = 1.0 to [privacy]: the L2 bound of an update",
     ("data", "label"): 'add label = "outcome" to [data]: the column to predict',

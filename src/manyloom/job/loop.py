@@ -10,23 +10,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from manyloom.algorithms import evaluation, sample
+from manyloom.aggregate import filtered
 from manyloom.algorithms import round as rounds
+from manyloom.algorithms import sample
 from manyloom.core.errors import Problem
 from manyloom.core.exchange import Ids, Runtime, play
-from manyloom.core.metrics import better
-from manyloom.core.seeds import Draw
-from manyloom.core.slots import Slots
-from manyloom.core.validate import share_of
+from manyloom.core.tensors import ints
 from manyloom.job import events as ev
 from manyloom.job.job import Job
 from manyloom.job.prepare import Prepared
 from manyloom.job.spend import Spend, account_of, promised, spending
 from manyloom.job.state import State
-from manyloom.job.tell import below_quorum, cohort_summary, evaluated, run_started
+from manyloom.job.tell import below_quorum, cohort_summary, run_started
+from manyloom.job.watch import judge, verdict
 from manyloom.privacy.account import Account
 from manyloom.privacy.source import Secret
-from manyloom.secure.channel import over
 
 SHOWN = 256  # cohorts up to this size get an event a client
 
@@ -75,7 +73,7 @@ def loop(
         for i in job.federation.skipped:
             yield ev.ClientSkipped(i, job.federation.names[i], "no training row")
         if job.eval_every == 1:
-            yield from _judge(job, runtime, ready, state.server, 0, record)
+            yield from judge(job, runtime, ready, state.server, 0, record)
     else:
         yield ev.Resumed(state.round, job.rounds)
 
@@ -113,9 +111,9 @@ def loop(
         if judged:
             yield ev.Phase(number, "evaluate")
             mark = time.perf_counter()
-            yield from _judge(job, runtime, ready, state.server, number, record)
+            yield from judge(job, runtime, ready, state.server, number, record)
             phases["evaluate"] = time.perf_counter() - mark
-            status, reason = _verdict(job, record)
+            status, reason = verdict(job, record)
         if status == "done" and number < job.rounds and stop():
             status, reason = "interrupted", "asked to stop"
         if status == "stopped":
@@ -171,7 +169,8 @@ def _round(
     trained = _nobody(state)
     quorum, why = 0, ""
     first = spend.attempt(number) if spend else 0
-    for attempt in range(first, max(first, job.retries) + 1):
+    over_before = job.secure is not None and first > 1  # its two attempts were made in an earlier process
+    for attempt in range(first, max(first, job.retries) + 1) if not over_before else ():
         if attempt > first and spend and (dear := spend.refused(state, spend.guard(record), number)):
             return _Outcome(trained, attempt, phases, up, down, dear=dear)  # the attempt before took what was left
         cohort = spend.cohort(number, attempt) if spend else None
@@ -201,7 +200,7 @@ def _round(
                     state.rule,
                     cohort,
                     population=len(job.eligible),
-                    draw=lambda clients: Draw(job.seed, number, job.federation.ids[clients]),
+                    draws=job.draws,
                     round=number,
                     attempt=attempt,
                     quorum=quorum,
@@ -209,7 +208,7 @@ def _round(
                 ),
                 runtime.ask,
             )
-            why, opened = f"{len(trained.back)} replies, quorum {quorum}", False
+            why, opened = trained.why or f"{len(trained.back)} replies, quorum {quorum}", False
         else:
             trained, guard, why, opened = yield from _guarded(spend, state, cohort, number, attempt, quorum, record)
         phases["train"] = phases.get("train", 0.0) + time.perf_counter() - mark
@@ -219,13 +218,15 @@ def _round(
             yield ev.ClientLost(number, lost.client, name, lost.reason, lost.text, lost.traceback)
         if trained.enough:
             yield from _clients(number, trained)
+            yield from _filtered(job, number, trained)
             return _Outcome(trained, attempt, phases, up, down, guard=guard)
         runtime.restore(before)
         yield ev.RoundFailed(number, attempt, why)
         if opened:
             break
-    if job.failed_round == "skip":
-        yield ev.Note("warning", "round-skipped", f"round {number} is skipped; the model stays as it is")
+    if job.failed_round == "skip" or over_before:
+        spent = ": clients answer two attempts at most, and both were made" if over_before else ""
+        yield ev.Note("warning", "round-skipped", f"round {number} is skipped; the model stays as it is{spent}")
         return _Outcome(trained, job.retries, phases, up, down)
     return _Outcome(trained, job.retries, phases, up, down, below_quorum(job, number, trained, quorum, run, why))
 
@@ -242,7 +243,7 @@ def _guarded(
     if got.why is None and len(got.back) >= least:
         if written := spend.released(state, guard, number, attempt, source):
             yield written
-        trained, told = spend.conclude(state, guard, got, record, source)
+        trained, told = spend.conclude(state, guard, got, record, source, number)
         return trained, told, "", got.opened
     if written := spend.released(state, guard, number, attempt, source, "aborted attempt"):
         yield written  # that it came to nothing can be seen
@@ -268,65 +269,18 @@ def _clients(number: int, trained: rounds.Round) -> Iterator[ev.ClientDone]:
         )
 
 
+def _filtered(job: Job, number: int, trained: rounds.Round) -> Iterator[ev.ClientFiltered]:
+    """Whom a robust rule left out; of a rule that keeps one by design nobody is named."""
+    rule = job.algorithm.aggregate.name
+    if trained.kept is None or rule == "krum":
+        return
+    gone = {x.client for x in trained.lost}
+    for row in ints(filtered(trained.kept).nonzero()):
+        client = int(trained.back[row])
+        if client not in gone:
+            yield ev.ClientFiltered(number, client, job.federation.names[client], rule, float(trained.kept[row]))
+
+
 def _nobody(state: State) -> rounds.Round:
     none = torch.zeros(0)
     return rounds.Round(state.server, state.rule, np.zeros(0, np.int64), none, none, none, [], 0, 0, enough=False)
-
-
-def _judge(
-    job: Job, runtime: Runtime, ready: Prepared, server: Slots, number: int, record: dict[str, Any]
-) -> Iterator[ev.Event]:
-    """Evaluate on the clients' held-out rows, and on the source's own test set where the hub has one."""
-    fed = job.federation
-    model = {"theta": job.algorithm.server.model(server)} | {k: v for k, v in server.items() if k == "buffers"}
-    judges = np.flatnonzero(fed.tests > 0).astype(np.int64)
-    if job.eval_cohort is not None and len(judges):
-        judges = sample.cohort(
-            judges,
-            share_of(job.eval_cohort, len(judges)),
-            sampling="uniform",
-            rate=1.0,
-            seed=job.seed,
-            round=number,
-            purpose="judges",
-        )
-    sets: list[tuple[str, Ids]] = [("test", judges)] * bool(len(judges))
-    if fed.own_test and job.task.buffers != "local":
-        sets.append(("own", evaluation.HUB))
-    for split, clients in sets:
-        mark = time.perf_counter()
-        alone = job.alone or split == "own"
-        asked = evaluation.evaluate(clients, model, job.metrics, round=number, deadline_s=job.deadline_s, alone=alone)
-        found = play(asked if alone or ready.channel is None else over(asked, ready.channel), runtime.ask)
-        yield evaluated(job, found, number, split, time.perf_counter() - mark)
-        if not found.metrics:
-            told = found.lost[0].text if found.lost else "nobody answered"
-            yield ev.Note("warning", "no-metrics", f"round {number} has no metrics: {told}")
-        if split == "test" or fed.test_mode == "own":
-            record["final"] = {k: float(v) for k, v in found.metrics.items()}
-    _keep_best(job, number, record)
-
-
-def _keep_best(job: Job, number: int, record: dict[str, Any]) -> None:
-    value = record["final"].get(job.watched)
-    if value is None or number == 0:
-        return
-    ahead = value == value and (
-        record["best"] is None or (value > record["best"] if better(job.watched) == "max" else value < record["best"])
-    )
-    if ahead:
-        record.update(best=value, best_round=number, since_best=0)
-    else:
-        record["since_best"] += 1
-
-
-def _verdict(job: Job, record: dict[str, Any]) -> tuple[str, str | None]:
-    """Whether the last evaluation ends the run."""
-    value = record["final"].get(job.watched)
-    if job.stop_at is not None and value is not None:
-        if value >= job.stop_at if better(job.watched) == "max" else value <= job.stop_at:
-            return "stopped", f"{job.watched} {value:.3f} reached the target {job.stop_at:g}"
-    if job.patience is not None and record["since_best"] >= job.patience:
-        times = "evaluation" if job.patience == 1 else "evaluations"
-        return "stopped", f"no better {job.watched} in {job.patience} {times}; best in round {record['best_round']}"
-    return "done", None

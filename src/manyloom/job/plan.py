@@ -9,17 +9,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 
-from manyloom.algorithms.round import COUNTS
+from manyloom.algorithms.round import COUNTS, begins
 from manyloom.core import text as say
 from manyloom.core.exchange import Runtime
 from manyloom.core.slots import size_bytes
-from manyloom.job import protection
+from manyloom.job import promise
 from manyloom.job.events import RoundDone
 from manyloom.job.job import Job
 from manyloom.job.loop import loop, start
 from manyloom.job.prepare import Prepared, prepare, width
-from manyloom.secure import wire
 from manyloom.secure.costs import costs
 
 COUNT_BYTES = 4 * len(COUNTS)  # samples, steps, loss: a float32 each
@@ -155,8 +155,8 @@ def of(job: Job, ready: Prepared, seconds: float | None = None) -> Plan:
         execution=dict(ready.execution),
         does=_does(job, steps),
         rounds=job.rounds,
-        privacy=protection.planned(job, made) if made else None,
-        secure=protection.told(made, width(job, ready.layout, ready.buffers)) if made else None,
+        privacy=promise.planned(job, made) if made else None,
+        secure=promise.told(made, width(job, ready.layout, ready.buffers)) if made else None,
         warnings=warnings,
         words=fed.client_word,
         labels=tuple(fed.labels),
@@ -165,19 +165,18 @@ def of(job: Job, ready: Prepared, seconds: float | None = None) -> Plan:
 
 def message_bytes(job: Job, ready: Prepared) -> tuple[int, int]:
     """Bytes of one client's message up and down, as the tensors are serialised."""
-    server = job.algorithm.server.init(ready.theta) | ready.buffers
-    body = job.algorithm.server.down(server) | ready.buffers
-    item = ready.theta.element_size()
-    lengths = (ready.layout.d if s == "d" else 1 for s in job.algorithm.work.sends.values())
-    up = sum(lengths) * item + size_bytes(ready.buffers) + COUNT_BYTES
-    if job.protection is not None:
-        d = width(job, ready.layout, ready.buffers)
-        params = replace(job.protection.guard(d, job.privacy.clip if job.privacy else None).params, d=d)
-        told = size_bytes({"": wire.pack(replace(params, d=0).to_bytes())})
-        if job.secure is None:
-            return 4 * params.total, size_bytes(body) + told
-        return DIMS_BYTES, size_bytes(body) + told
-    return up, size_bytes(body)
+    algorithm = job.algorithm
+    server = algorithm.server.init(ready.theta) | ready.buffers
+    lengths = {n: ready.layout.d if s == "d" else 1 for n, s in algorithm.work.sends.items()}
+    shapes = {n: torch.empty(length, dtype=ready.theta.dtype, device="meta") for n, length in lengths.items()}
+    sent = algorithm.uplink.size(shapes)
+    down = begins(algorithm, server, job.draws.hub(1))
+    if job.protection is None:
+        return size_bytes(sent) + size_bytes(ready.buffers) + COUNT_BYTES, size_bytes(down)
+    d = width(job, ready.layout, ready.buffers)
+    params = job.protection.guard(d, job.privacy.clip if job.privacy else None).params
+    told = size_bytes(down) + len(params.to_bytes())
+    return (DIMS_BYTES if job.secure is not None else 4 * (params.total + d)), told
 
 
 def channel_bytes(job: Job, ready: Prepared) -> tuple[int, int]:
@@ -214,7 +213,10 @@ def _does(job: Job, steps: float) -> str:
     table = a.tables["algorithm"]
     local = f"{say.count(round(steps))} steps of {str(table['optimiser']).upper()} (lr {table['lr']:g})"
     weigh = "by their " + fed.row_word[1] if a.weights == "samples" else "alike"
-    return f"each round, {who}: {local}; the hub gets each update, in whose mean the {fed.client_word[1]} count {weigh}"
+    gets = "the sum of their updates" if job.secure else "each update"
+    if job.privacy is not None:
+        gets = f"{gets}, clipped at {job.privacy.clip:g}, and adds noise"
+    return f"each round, {who}: {local}; the hub gets {gets}; in the mean the {fed.client_word[1]} count {weigh}"
 
 
 def _skew(job: Job) -> dict[str, list[float]]:

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manyloom.algorithms.guarded import lengths
 from manyloom.core.exchange import Ask, Lost, Reply, Runtime, play
 from manyloom.core.flat import Layout
 from manyloom.core.slots import Slots, size_bytes
@@ -115,8 +116,8 @@ def prepare(
 
 def width(job: Job, layout: Layout, buffers: Slots) -> int:
     """How many numbers a client's message holds."""
-    own = sum(layout.d if length == "d" else 1 for length in job.algorithm.work.sends.values())
-    return own + sum(b.numel() for b in buffers.values())
+    state = {"theta": torch.empty(layout.d, device="meta"), **buffers}
+    return sum(lengths(job.algorithm, state).values())
 
 
 def first_model(task: Task, shape: Shape, seed: int) -> tuple[Layout, Tensor, Slots]:

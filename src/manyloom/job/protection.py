@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from manyloom.algorithms.guarded import Guard
 from manyloom.core.errors import bad
-from manyloom.privacy import accountants, adaptive, calibration, guarantee, mechanisms
-from manyloom.privacy.accountants import Accountant, Adjacency, Sampling, Spent
-from manyloom.privacy.guarantee import Facts, Guarantee
+from manyloom.privacy import accountants, adaptive, calibration, mechanisms
+from manyloom.privacy.accountants import Accountant, Adjacency, Sampling
 from manyloom.privacy.ledger import Claim, Entry
 from manyloom.privacy.settings import Privacy
 from manyloom.secure import FULL, IDEAL, Control, Params, Policy, Setting, graph
@@ -133,10 +131,12 @@ class Protection:
         assert self.privacy is not None and self.privacy.delta is not None
         return Claim(self.privacy.delta, self.accountant, self.adjacency, self.privacy.unit, job)
 
-    def entry(self, round: int, attempt: int, what: str, clip: float, scale: int, model: str, noise: str) -> Entry:
-        """The record of one release."""
+    def entry(
+        self, round: int, attempt: int, what: str, clip: float, scale: int, model: str, noise: str, added: float = 0.0
+    ) -> Entry:
+        """The record of one release; `added` is what earlier ones took off delta, which is taken once."""
         assert self.privacy is not None and self.privacy.delta is not None
-        added = 0.0 if round > 1 or attempt > 0 else self.privacy.delta - self.left  # once, with the first
+        added = max(0.0, self.privacy.delta - self.left - added)  # more where a run was given more rounds
         return Entry(round, attempt, what, self.z * clip, clip, self.sampling, scale, model, noise, added)
 
 
@@ -234,6 +234,10 @@ def _secure(job: Job, n_min: int, n_max: int) -> Secure:
                   mend="leave neighbours and threshold out: they are computed")  # fmt: skip
     cap = s.weight_cap
     if job.privacy is None and job.algorithm.weights == "samples":
+        if cap is None and job.task.size is not None:
+            raise bad("weight-cap-missing", "how much a client can weigh is not known", got="rows that count by a size",
+                      rule="a weight travels inside the sum as a share of the largest: beyond it all weigh alike",
+                      mend="set weight_cap in [secure] to the most that one client's rows count")  # fmt: skip
         cap = cap if cap is not None else int(job.federation.sizes.max(initial=1))
     scale = s.scale
     if scale is None and job.privacy is None:  # under a claim it follows from the number of parameters
@@ -255,90 +259,3 @@ def _relax(floor: str) -> str:
     if "scale" in floor or "clip" in floor:
         return "set scale between 2^8 and 2^20, well above the square root of the number of parameters"
     return "change it in [secure]"
-
-
-# ---- what is promised
-
-
-def guarantees(job: Job, made: Protection, spent: Sequence[Spent]) -> tuple[Guarantee, ...]:
-    """The guarantees of these releases, the one that the budget counts first."""
-    p = made.privacy
-    assert p is not None and p.delta is not None
-    words = [f"Gaussian, rounded, on the sum of integer updates (clip {p.clip:g}, noise multiplier {made.z:g})"]
-    if p.adaptive:
-        words.append(f"clip follows the {p.quantile:g} quantile, its bit noised too")
-    facts = Facts(
-        spent=tuple(spent),
-        population=made.population,
-        delta=p.delta,
-        left=made.left,
-        unit=p.unit,
-        accountant=made.accountant,
-        adjacency=made.adjacency,
-        mechanism="; ".join(words),
-        secret_noise=True,
-        secret_cohort=True,
-        assumes=_assumes(job, made),
-        uncovered=_uncovered(job, made),
-    )
-    return guarantee.derive(facts)
-
-
-def _assumes(job: Job, made: Protection) -> tuple[str, ...]:
-    one, many = job.federation.client_word
-    hub = "the exact sum of a round" if made.secure else f"each {one}'s clipped update"
-    lines = [
-        f"the hub sees {hub}, adds the noise as said and keeps both to itself",
-        f"each {one} clips as said; {made.population} {many}, a number that is public",
-        "whether a round fails, is tried again or runs late does not depend on one "
-        f"{one}'s data" + (", beyond what was taken off delta" if made.secure else ""),
-    ]
-    if made.secure:
-        s = made.secure
-        lines.append(f"of every cohort at most a share of {s.gamma:g} works together with the hub ({s.mode} mode)")
-    return tuple(lines)
-
-
-def _uncovered(job: Job, made: Protection) -> tuple[str, ...]:
-    one, many = job.federation.client_word
-    out: list[str] = []
-    if (job.federation.tests > 0).any():
-        whose = f"of each {one}" if job.client_metrics == "release" else f"over all {many} together"
-        out.append(f"metrics on held-out {job.federation.row_word[1]}, {whose}, after each evaluation")
-    if job.federation.schema is not None and job.federation.standardise:
-        out.append("means and scales of the columns, asked for once")
-    if job.federation.schema is not None and job.federation.schema.categories:
-        out.append("which values the text columns have")
-    out.append(f"sizes of the {many}, who took part when, bytes and seconds: the operator's to keep")
-    out.append("what was learned from earlier runs when clip, lr and the like were chosen")
-    return tuple(out)
-
-
-def shown(job: Job, made: Protection, spent: Sequence[Spent]) -> dict[str, Any] | None:
-    """The value of `privacy` in JSON: the guarantee, with budget, noise, clip and the further guarantees."""
-    found = guarantee.shown(guarantees(job, made, spent))
-    p = made.privacy
-    if found is None or p is None:
-        return None
-    return found | {"budget": p.epsilon, "noise_multiplier": made.z, "clip": p.clip, "adaptive": p.adaptive}
-
-
-def planned(job: Job, made: Protection) -> dict[str, Any] | None:
-    """`shown` of all rounds that are planned."""
-    if made.privacy is None:
-        return None
-    return shown(job, made, guarantee.planned(made.sampling, made.z, made.privacy.clip, job.rounds))
-
-
-def told(made: Protection, d: int) -> dict[str, Any] | None:
-    """The value of `secure` in the plan."""
-    s = made.secure
-    if s is None:
-        return None
-    params = made.guard(d, made.privacy.clip if made.privacy else None).params
-    return {
-        "mode": s.mode, "fidelity": s.fidelity, "clients": made.n_max, "least": made.n_min,
-        "neighbours": s.neighbours, "threshold": s.threshold, "gamma": _decimal(s.gamma),
-        "delta_drop": _decimal(s.delta_drop), "kappa": s.bits, "scale": params.scale,
-        "range": None if made.privacy else s.range,
-    }  # fmt: skip

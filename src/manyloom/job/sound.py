@@ -40,10 +40,11 @@ def _either(job: Job) -> Iterator[Problem]:
         yield _refuse("unbounded-message", f"nothing bounds a client's message, beside {table}",
                       f"uplink: {a.uplink.name}", "noise and integer sums need a bound on what one client can change",
                       "leave [uplink] out: the update is clipped and rounded as it is")  # fmt: skip
-    elif a.uplink.apply is not None:
+    elif a.uplink.apply is not None and not a.uplink.summable:
         yield _refuse("compression-beside-sum", f"compressed updates can't be summed as they are, beside {table}",
                       f"uplink: {a.uplink.name}", "the sum is of integers, a coordinate each; the only compressor that "
-                      "commutes with it drops the same coordinates of all", "leave [uplink] out")  # fmt: skip
+                      "commutes with it drops the same coordinates of all",
+                      "random_k = 0.1 in [uplink], or leave it out")  # fmt: skip
     fed = job.federation
     if job.secure is not None and fed.schema is not None:
         declared = fed.vocabulary or {}

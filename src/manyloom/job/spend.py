@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 from manyloom.algorithms import guarded
 from manyloom.algorithms.guarded import Gathered, Guard
 from manyloom.algorithms.round import Round
+from manyloom.core.errors import BadInput
 from manyloom.core.exchange import Ids, Runtime, play
 from manyloom.job import events as ev
-from manyloom.job import protection
+from manyloom.job import promise
 from manyloom.job.job import Job, digest
 from manyloom.job.prepare import Prepared, width
 from manyloom.job.protection import Protection
@@ -60,13 +61,24 @@ class Spend(NamedTuple):
     def _entry(self, state: State, guard: Guard, round: int, attempt: int, source: Secret, what: str = "") -> Entry:
         said = what or ("update, clip bit" if guard.params.control else "update")
         model = hash_model({"theta": state.server["theta"]}).hex()
-        return self.made.entry(round, attempt, said, guard.params.bound, guard.params.scale, model, source.commitment)
+        added = sum(e.delta_added for e in self.account.ledger.entries) if self.account else 0.0
+        return self.made.entry(round, attempt, said, guard.params.bound, guard.params.scale, model, source.commitment,
+                               added)  # fmt: skip
 
     def gather(self, state: State, guard: Guard, cohort: Ids, round: int, attempt: int, quorum: int) -> Gathered:
         """Ask the cohort over the job's channel."""
         job = self.job
-        asked = guarded.gather(job.algorithm, state.server, guard, cohort, round=round, attempt=attempt, quorum=quorum,
-                               deadline_s=job.deadline_s)  # fmt: skip
+        asked = guarded.gather(
+            job.algorithm,
+            state.server,
+            guard,
+            cohort,
+            draws=job.draws,
+            round=round,
+            attempt=attempt,
+            quorum=quorum,
+            deadline_s=job.deadline_s,
+        )
         channel = self.ready.channel
         return play(over(asked, channel) if channel is not None else asked, self.runtime.ask)
 
@@ -83,12 +95,21 @@ class Spend(NamedTuple):
                            entry.sampling.text())  # fmt: skip
 
     def conclude(
-        self, state: State, guard: Guard, got: Gathered, record: dict[str, Any], source: Secret
+        self, state: State, guard: Guard, got: Gathered, record: dict[str, Any], source: Secret, round: int
     ) -> tuple[Round, dict[str, Any]]:
         """Noise on the sum, then the server step; what the round tells of its protection."""
         job, p = self.job, self.job.privacy
         ints = guarded.noised(got.ints, guard, source) if p is not None else got.ints
-        done, seen = guarded.conclude(job.algorithm, state.server, state.rule, guard, got, ints, self.made.population)
+        done, seen = guarded.conclude(
+            job.algorithm,
+            state.server,
+            state.rule,
+            guard,
+            got,
+            ints,
+            self.made.population,
+            job.draws.of(round, self.job.eligible[:1]),
+        )
         told: dict[str, Any] = {"clip": seen.clip if p else None, "next_clip": None, "unclipped": seen.unclipped,
                                 "cut": seen.cut,
                                 "not_finite": sum(x.reason == "not-finite" for x in got.lost)}  # fmt: skip
@@ -114,8 +135,8 @@ def account_of(job: Job, folder: Any = None, mark: dict[str, Any] | None = None)
         tables = {t: {k: v for k, v in keys.items() if (t, k) not in (("job", "rounds"), ("privacy", "epsilon"))}
                   for t, keys in bare.tables.items()}  # fmt: skip
         name = digest(tables)
-    except Exception:
-        name = "unnamed"
+    except BadInput:  # a part has no name: what can be told of the job
+        name = replace(bare, privacy=bare.privacy._replace(epsilon=None)).digest if bare.privacy else ""
     return Account(job.protection.claim(name), folder, mark)
 
 
@@ -128,7 +149,7 @@ def promised(job: Job, account: Account | None) -> dict[str, Any] | None:
         at = (entry.spent.z, entry.sampling)
         counts[at] = counts.get(at, 0) + 1
     spent = [Spent(z, 1.0, sampling, count) for (z, sampling), count in counts.items()]
-    return protection.shown(job, job.protection, spent) if spent else None
+    return promise.shown(job, job.protection, spent) if spent else None
 
 
 __all__ = ["Spend", "account_of", "promised", "spending"]

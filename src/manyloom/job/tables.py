@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import UnionType
 from typing import Annotated, Any, TypedDict, Union, cast, get_args, get_origin
 
-from manyloom.aggregate import RULES
+from manyloom.aggregate import ATTACKS, RULES
 from manyloom.algorithms import RECIPES
 from manyloom.algorithms.recipe import CARDS
 from manyloom.core.signature import Default, Key, keys, options
@@ -24,6 +24,7 @@ from manyloom.models import MODELS
 from manyloom.privacy.settings import Privacy
 from manyloom.secure.settings import Secure
 from manyloom.server import SERVERS
+from manyloom.transforms import downlink, uplink
 
 Given = dict[str, dict[str, object]]  # table -> key -> value, as read
 Factory = Callable[..., object]
@@ -102,6 +103,13 @@ def writable(hint: Any) -> Any:
     return Union[kept]  # noqa: UP007
 
 
+LINK = ("names", "d", "private", "secure")  # arguments of a link that follow from the rest of the job
+
+
+def _link(factory: Factory) -> dict[str, Key]:
+    return {k: v for k, v in keys(factory).items() if k not in LINK}
+
+
 def _task() -> dict[str, Key]:
     code = ("module", "size", "needs_shape", "name", "table")
     return options(Outputs) | {k: v for k, v in keys(Task).items() if k not in code}
@@ -126,10 +134,14 @@ TABLES: Mapping[str, Table] = {t.name: t for t in (
           meaning="how clients learn; or module:function, which gives an Algorithm."),
     Table("server", "name", "server step", tuple(SERVERS), SERVERS.__getitem__,
           meaning="what the server does with the mean."),
+    Table("uplink", common=lambda: _link(uplink), switch=True),
+    Table("downlink", common=lambda: _link(downlink), switch=True),
     Table("aggregate", "rule", "rule", tuple(RULES), RULES.__getitem__, default="mean",
           meaning="how a cohort's updates become one."),
     Table("privacy", common=lambda: keys(Privacy), switch=True),
     Table("secure", common=lambda: keys(Secure), switch=True),
+    Table("attack", "name", "attack", tuple(ATTACKS), ATTACKS.__getitem__, switch=True,
+          meaning="what malicious clients do."),
     Table("simulate", common=lambda: keys(Simulate)),
     Table("runtime", common=lambda: keys(Execution)),
     Table("card", common=lambda: options(About)),

@@ -82,7 +82,7 @@ def read(
         algorithm = assemble.algorithm_of(given, places)
         fed = assemble.classes_of(assemble.federation_of(given, seed, data_dir, places), given)
         task = assemble.task_of(given["model"], (fed.target, fed.classes), places)
-        return assemble.job_of(given, algorithm, fed, name=file.stem, base=str(root), task=task)
+        return assemble.job_of(given, algorithm, fed, name=file.stem, base=str(root), task=task, places=places)
 
     job = attempt(build, found, source)
     if job is None:

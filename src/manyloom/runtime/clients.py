@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,19 +12,19 @@ import torch
 from torch import Tensor
 
 from manyloom.algorithms.evaluation import HUB
-from manyloom.algorithms.round import COUNTS, slots_of
+from manyloom.algorithms.round import COUNTS, arrived
 from manyloom.core.exchange import Ask, Handler, Ids, Lost, Reply, stack
 from manyloom.core.metrics import BINS
-from manyloom.core.seeds import Draw
 from manyloom.core.slots import Slots, size_bytes
 from manyloom.core.tensors import floats, from_numpy
 from manyloom.data import statistics
 from manyloom.data.federation import Federation
 from manyloom.data.store import Slab
 from manyloom.engine.build import Engine
-from manyloom.engine.loop import Failed
+from manyloom.engine.loop import Failed, Group
 from manyloom.gate import Slot, leave
 from manyloom.job.job import Job
+from manyloom.runtime.attack import Mislabelled, liars_of, staged
 from manyloom.runtime.fold import Messages, add_weighted, folded
 from manyloom.runtime.memory import Memory
 from manyloom.runtime.sites import Sites, protect, rounding
@@ -52,30 +53,35 @@ class Clients:
     memory: Memory = field(default_factory=lambda: Memory({}))
     sites: Sites | None = None
 
+    def __post_init__(self) -> None:
+        self.liars = liars_of(self.job)
+
     def train(self, ask: Ask, gone: list[Lost]) -> list[Reply | Lost]:
         """Train, and send or keep what came of it; who is `gone` does neither."""
         began = time.perf_counter()
-        algorithm, engine, job = self.job.algorithm, self.ready(), self.job
+        algorithm, job = self.job.algorithm, self.job
         uplink = algorithm.uplink
         hidden = self.hidden(ask)
         lost: list[Reply | Lost] = [*gone]
         clients = without(ask.to, gone)
         schema = self._schema(ask)
+        down = arrived(algorithm, {n: t for n, t in ask.body.items() if n != PARAMS}, job.draws.hub(ask.round))
         bits = rounding(job.seed, ask.round, self.federation.ids, job.privacy is not None)
         total = Messages(ask.fold)
         held: list[tuple[Ids, Slots]] = []
-        for group in engine.train(self.federation, clients, ask.body, self.memory.recall, ask.round):
+        for group in self._trained(clients, down, ask.round):
             if isinstance(group, Failed):
                 lost.append(Lost(group.client, "error", group.text, group.traceback, ask.number))
                 continue
             message, kept, there = dict(group.up), dict(group.memory), group.clients
-            draw = Draw(job.seed, ask.round, self.federation.ids[there])
+            draw = job.draws.of(ask.round, there)
             if uplink.apply is not None:
                 recalled = self.memory.recall(there)
-                message, own = uplink.apply(message, {n: recalled[n] for n in uplink.memory}, ask.body, draw)
+                message, own = uplink.apply(message, {n: recalled[n] for n in uplink.memory}, down, draw)
                 kept |= own
             if PARAMS in ask.body:
-                message = {n: message[n] for n in slots_of(algorithm, "buffers" in ask.body)}
+                summed = (*(uplink.slots or algorithm.work.sends), *(["buffers"] if "buffers" in down else []))
+                message = {n: message[n] for n in summed if message[n].is_floating_point()}
                 made = protect(ask, there, message, group.samples, group.loss, bits)
                 lost += made.lost
                 stay = np.isin(there, made.kept)
@@ -83,7 +89,7 @@ class Clients:
                 there = made.kept
             else:
                 message |= {"samples": group.samples.float(), "steps": group.steps.float(), "loss": group.loss.float()}
-            ok, kept_back = leave(there, message, schema)
+            ok, kept_back = self._leave(there, message, schema)
             lost += kept_back
             if kept_back:
                 rows = ok.nonzero().flatten()
@@ -95,7 +101,7 @@ class Clients:
             if hidden:
                 held.append((there, message))
             else:
-                total.add(there, message, draw)
+                lost += total.add(there, message, draw)
         if hidden and held:
             everyone = np.concatenate([c for c, _ in held])
             reply = hidden.hold(ask, everyone, {SUM: torch.cat([m[SUM] for _, m in held])})
@@ -198,6 +204,23 @@ class Clients:
         if PARAMS not in ask.body or Params.from_bytes(wire.raw(ask.body[PARAMS])).mode == "plain":
             return None
         return self.sites
+
+    def _trained(self, clients: Ids, down: Slots, round: int) -> Iterator[Group | Failed]:
+        """What the engine trains; under attack, what is sent in its place."""
+        job, engine, attack = self.job, self.ready(), self.job.attack
+        if attack is None:
+            return engine.train(self.federation, clients, down, self.memory.recall, round)
+        rows = Mislabelled(self.federation, attack, self.liars)
+        groups = engine.train(rows, clients, down, self.memory.recall, round)
+        return staged(groups, attack, self.liars, self.federation.ids, job.seed, round)
+
+    def _leave(self, clients: Ids, message: Slots, schema: dict[str, Slot]) -> tuple[Tensor, list[Lost]]:
+        """The gate of each client; a malicious one has none, so that the hub's checks are what is tested."""
+        ok, held = leave(clients, message, schema)
+        lies = np.isin(clients, self.liars)
+        if not lies.any():
+            return ok, held
+        return ok | from_numpy(lies), [x for x in held if x.client not in self.liars]
 
     def _schema(self, ask: Ask) -> dict[str, Slot]:
         """What a client's message to a train ask may hold."""

@@ -6,8 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from manyloom.aggregate import screen
 from manyloom.algorithms.round import COUNTS
-from manyloom.core.exchange import Fold, Ids, Reply
+from manyloom.core.exchange import Fold, Ids, Lost, Reply
 from manyloom.core.seeds import Draw
 from manyloom.core.slots import Slots, size_bytes
 from manyloom.core.tensors import floats
@@ -23,24 +24,33 @@ class Messages:
         self.sums: Slots = {}
         self.sent = 0
 
-    def add(self, clients: Ids, message: Slots, draw: Draw) -> None:
+    def add(self, clients: Ids, message: Slots, draw: Draw) -> list[Lost]:
+        """Take in some clients' messages; of those that are to be summed, who could not be used is lost."""
         if not len(clients):
-            return
-        self.clients.append(clients)
+            return []
         self.sent += size_bytes(message)
         if self.fold is None:
+            self.clients.append(clients)
             for name, rows in message.items():
                 self.rows.setdefault(name, []).append(rows.clone())
-            return
+            return []
+        whole = self.fold.undo({n: rows for n, rows in message.items() if n not in COUNTS}, draw)
+        seen = screen({n: whole[n] for n in self.fold.slots})
+        if seen.why:
+            good = seen.ok.nonzero().flatten()
+            message, whole = ({n: t[good] for n, t in slots.items()} for slots in (message, whole))
+        lost = [Lost(int(clients[row]), "not-finite", why) for row, why in seen.why.items()]
+        clients = clients[seen.ok.numpy()]
+        self.clients.append(clients)
         for name in COUNTS:
             if name in message:
                 self.rows.setdefault(name, []).append(message[name].clone())
         weights = (
             message[self.fold.weight].double() if self.fold.weight else torch.ones(len(clients), dtype=torch.float64)
         )
-        whole = self.fold.undo({n: rows for n, rows in message.items() if n not in COUNTS}, draw)
         for name in self.fold.slots:
             add_weighted(self.sums, name, whole[name], weights)
+        return lost
 
     def reply(self, number: int, seconds: float) -> Reply:
         clients = np.concatenate(self.clients) if self.clients else np.zeros(0, np.int64)

@@ -44,4 +44,5 @@ def chain(*transforms: Transform) -> Transform:
         slots=next((t.slots for t in reversed(transforms) if t.slots is not None), None),
         memory={name: length for t in transforms for name, length in t.memory.items()},
         size=size,
+        summable=all(t.summable for t in used),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict
 
 import torch
@@ -30,7 +30,7 @@ class LocalOptions(TypedDict, total=False):
         clip_grad: largest L2 norm of a local gradient.
         lr_schedule: of lr, over rounds.
         lr_decay: factor a round of "exponential".
-        weights: of the mean: by samples, or all clients alike.
+        weights: of the mean: by samples, or all clients alike; "uniform" under [privacy], else "samples".
     """
 
     lr: Annotated[float, Above(0), Default(0.1)]
@@ -43,7 +43,7 @@ class LocalOptions(TypedDict, total=False):
     clip_grad: Annotated[float | None, Above(0), Default(None)]
     lr_schedule: Annotated[Literal["constant", "cosine", "exponential"], Default("constant")]
     lr_decay: Annotated[float, Above(0), Default(0.99)]
-    weights: Annotated[Literal["samples", "uniform"], Default("samples")]
+    weights: Annotated[Literal["samples", "uniform"] | None, Default(None)]
 
 
 class Local(NamedTuple):
@@ -59,7 +59,7 @@ class Local(NamedTuple):
     clip_grad: float | None
     lr_schedule: Literal["constant", "cosine", "exponential"]
     lr_decay: float
-    weights: Literal["samples", "uniform"]
+    weights: Literal["samples", "uniform"] | None
 
     @property
     def batches(self) -> Batches:
@@ -105,8 +105,8 @@ def descend(
     correct: Correct | None = None,
     constants: Callable[[Slots, Slots, Seen], State] | None = None,
     report: Callable[[Tensor, Slots, State, Slots, Seen], tuple[Slots, Slots]] | None = None,
-    memory: dict[str, str] | None = None,
-    sends: tuple[str, ...] = ("u",),
+    memory: Mapping[str, str] | None = None,
+    sends: Mapping[str, str] | None = None,
 ) -> Work:
     """Local SGD or Adam from theta, with what a rule adds to the gradient: g <- correct(g), w <- w - eta_l opt(g).
 
@@ -116,7 +116,7 @@ def descend(
         constants: what the rule computes once a round in `begin`, into the state.
         report: (u, down, state, memory, seen) -> further slots of `up`, new memory.
         memory: names of what the client keeps, with their lengths ("d" or "1").
-        sends: all slots of `up`.
+        sends: all slots of `up`, likewise; u alone by default.
     """
     init, apply = OPTIMISERS[opt.optimiser]
 
@@ -137,7 +137,7 @@ def descend(
         more, kept = report(u, down, state, kept, seen) if report else ({}, kept)
         return {"u": u, **more}, kept
 
-    return Work(begin, step, finish, memory or {}, sends)
+    return Work(begin, step, finish, memory or {}, sends or {"u": "d"})
 
 
 def norms(x: Tensor) -> Tensor:

@@ -26,4 +26,5 @@ def scaffold(opt: Local) -> Work:
         dc = -down["c"] - (u / rates).to(u.dtype)
         return {"dc": dc}, {"c_i": kept["c_i"] + dc}
 
-    return descend(opt, correct=correct, constants=constants, report=report, memory={"c_i": "d"}, sends=("u", "dc"))
+    sends = {"u": "d", "dc": "d"}
+    return descend(opt, correct=correct, constants=constants, report=report, memory={"c_i": "d"}, sends=sends)
