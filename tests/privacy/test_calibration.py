@@ -3,9 +3,11 @@
 import math
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from manyloom.core.errors import BadInput
-from manyloom.privacy.accountants import everyone, fixed, poisson
+from manyloom.privacy.accountants import everyone, fixed, poisson, truncated
 from manyloom.privacy.calibration import (
     check_delta,
     default_delta,
@@ -18,8 +20,8 @@ from manyloom.privacy.calibration import (
 # target, delta, q, T, z by PLD, z by RDP
 VECTORS = [
     (2, 1e-5, 0.01, 1000, 0.959103, 1.022290),
-    pytest.param(8, 1e-6, 0.01, 2000, 0.674178, 0.701282, marks=pytest.mark.slow),
-    pytest.param(1, 1e-5, 0.02, 500, 1.878554, 2.023140, marks=pytest.mark.slow),
+    (8, 1e-6, 0.01, 2000, 0.674178, 0.701282),
+    (1, 1e-5, 0.02, 500, 1.878554, 2.023140),
 ]
 
 
@@ -27,18 +29,43 @@ def up(z):
     return math.ceil(z * 1e4) / 1e4
 
 
+@pytest.mark.parametrize("accountant", ["pld", "rdp"])
 @pytest.mark.parametrize("target, delta, q, rounds, by_pld, by_rdp", VECTORS)
-def test_reference_roots_by_rdp_and_both_sides_of_them_by_pld(target, delta, q, rounds, by_pld, by_rdp):
+def test_reference_roots_rounded_up_and_both_sides_of_them(target, delta, q, rounds, by_pld, by_rdp, accountant):
+    """Up at the fourth decimal; what is reached is at most the target, and one step less noise is above it."""
     drawn = poisson(10**5, q)
-    assert noise_for(target, rounds, drawn, delta, "rdp") == up(by_rdp)
-    assert epsilon_for(up(by_pld), rounds, drawn, delta, "pld") <= target
-    assert epsilon_for(up(by_pld) - 1e-4, rounds, drawn, delta, "pld") > target
+    z = noise_for(target, rounds, drawn, delta, accountant)
+    assert z == up(by_pld if accountant == "pld" else by_rdp)
+    assert epsilon_for(z, rounds, drawn, delta, accountant) <= target
+    assert epsilon_for(z - 1e-4, rounds, drawn, delta, accountant) > target
 
 
-@pytest.mark.slow
-def test_reference_root_by_pld():
-    target, delta, q, rounds, by_pld, _ = VECTORS[0]
-    assert noise_for(target, rounds, poisson(10**5, q), delta, "pld") == up(by_pld)
+def test_the_reported_accountant_is_the_one_that_calibrates():
+    """The root of one accountant overshoots or undershoots on the other."""
+    target, delta, q, rounds, by_pld, by_rdp = VECTORS[0]
+    drawn = poisson(10**5, q)
+    assert epsilon_for(up(by_pld), rounds, drawn, delta, "rdp") > target
+    assert epsilon_for(up(by_rdp), rounds, drawn, delta, "pld") < 0.95 * target
+
+
+@pytest.mark.parametrize("cap", [pytest.param(26, marks=pytest.mark.slow), 40])
+def test_a_capped_cohort_calibrates_as_such(cap):
+    target, rounds, delta = 8.0, 40, default_delta(50)
+    cut, plain = truncated(50, 0.5, cap), poisson(50, 0.5)
+    z = noise_for(target, rounds, cut, delta, "pld")
+    assert epsilon_for(z, rounds, cut, delta, "pld") <= target < epsilon_for(z - 1e-4, rounds, cut, delta, "pld")
+    assert z >= noise_for(target, rounds, plain, delta, "pld")
+    assert cap == 40 or epsilon_for(z, rounds, plain, delta, "pld") < target / 2  # what the wrong claim would say
+
+
+@settings(deadline=None, max_examples=5, derandomize=True)
+@given(target=st.floats(0.1, 8), rounds=st.integers(100, 2000), q=st.floats(0.05, 1.0))
+def test_every_root_is_on_the_grid_and_the_least_there(target, rounds, q):
+    drawn = poisson(5000, q)
+    z = noise_for(target, rounds, drawn, 1e-5, "rdp")
+    assert z == round(z * 1e4) / 1e4
+    assert epsilon_for(z, rounds, drawn, 1e-5, "rdp") <= target
+    assert z <= 0.01 or epsilon_for((round(z * 1e4) - 1) / 1e4, rounds, drawn, 1e-5, "rdp") > target
 
 
 EXACT = {0.1: 30.7496, 0.5: 7.0318, 1: 3.7306, 2: 1.9938, 4: 1.0812, 8: 0.6002, 10: 0.4999, 20: 0.2900}

@@ -8,7 +8,7 @@
 | every client every round                 | pld, rdp    | any (pld: the exact Gaussian, in closed form) |
 
 The library doubles the sensitivity for replace-one in its PLD accountant and not in its RDP accountant. Here callers
-give sigma and C, and that factor is applied in one place.
+give sigma and C, and the factor is applied in this file alone.
 """
 
 from __future__ import annotations

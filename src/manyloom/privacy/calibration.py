@@ -126,16 +126,17 @@ def _root(excess: Callable[[float], float], guess: float, tolerance: float) -> f
 
     here, value, slope = math.log(guess), excess(guess), -2.0
     while True:
-        ahead = -value / slope
-        there = here + math.copysign(min(max(1.05 * abs(ahead), 2e-4), 1.5), value)
-        if there > math.log(MOST):
+        if here == (end := math.log(MOST if value > 0 else LEAST)):
+            if value <= 0:
+                return LEAST
             raise bad(
                 "epsilon-out-of-reach",
                 "no noise multiplier up to 10 000 reaches this epsilon",
                 mend="use a larger epsilon, a larger delta or fewer rounds",
             )
-        if there < math.log(LEAST):
-            return LEAST
+        # little noise makes long arrays: carefully down, boldly up
+        ahead = min(max(1.05 * abs(value / slope), 2e-4), 1.5 if value > 0 else 0.4)
+        there = min(here + ahead, end) if value > 0 else max(here - ahead, end)
         following = at(there)
         if (following > 0) != (value > 0):
             break

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -172,8 +172,8 @@ class Ledger:
         equal = (entry.spent.z, entry.sampling, entry.delta_added, budget)
         if self._room is not None and self._room[0] == equal and len(self._entries) < self._room[1]:
             return True
-        for ahead in (64, 8, 1):
-            if self._epsilon([entry] * ahead) <= budget:
+        for ahead in (64, 8, 1):  # what is taken off delta is taken once
+            if self._epsilon([entry, *[replace(entry, delta_added=0.0)] * (ahead - 1)]) <= budget:
                 self._room = (equal, len(self._entries) + ahead)
                 return True
         return False

@@ -71,21 +71,21 @@ def epsilon(releases: tuple[tuple[Release, int], ...], delta: float) -> float:
     return max(_epsilon(one, delta) for one in total)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)
 def _together(releases: tuple[tuple[Release, int], ...]) -> tuple[Losses, ...]:
     # in a run the last kind grows: what came before it is found here
     last = _repeated(*releases[-1])
     return last if len(releases) == 1 else _pairs(_together(releases[:-1]), last)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=4)  # megabytes each, more with little noise
 def _repeated(release: Release, count: int) -> tuple[Losses, ...]:
     if release.rate == 1:  # k Gaussians are one, exactly
         return tuple(s.losses for s in _single(release._replace(z=release.z / math.sqrt(count))))
     return tuple(_power(s, count) for s in _single(release))
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=8)
 def _single(release: Release) -> tuple[Single, ...]:
     plain = [_discretised(release.z, release.rate, side) for side in _sides(release)]
     if release.cap is not None:
