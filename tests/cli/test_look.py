@@ -126,3 +126,20 @@ def test_looking_needs_no_torch(store: Path) -> None:
         done = subprocess.run([sys.executable, "-c", code], env=environment(), capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["ok"] is True
+
+
+def test_a_private_report_says_what_it_leaves_out(here: Cli, tmp_path: Path) -> None:
+    from manyloom.track.store import Store
+    from tests.track import guarded, streams
+
+    with Store.open(tmp_path) as runs, runs.create("mnist", toml=guarded.TOML["mnist"], env=streams.ENV) as run:
+        for event in guarded.run("mnist", until=5):
+            run.append({k: v for k, v in event.items() if k != "seq"})
+        run.append({"type": "run_done", "status": "interrupted", "final": None})
+    ran = here("report", "mnist", "--home", str(tmp_path))
+    assert ran.code == 0 and "left out who took part when" in ran.out
+    told = here("report", "mnist", "--home", str(tmp_path), "--participation")
+    assert told.code == 0 and "left out" not in told.out
+    valid(here("show", "mnist", "--home", str(tmp_path), "--json").json)
+    shown = here("show", "mnist", "--home", str(tmp_path)).out
+    assert "when all rounds are done" in shown and guarded.WATCHERS[-20:] in " ".join(shown.split())

@@ -230,10 +230,11 @@ def test_a_whole_guarantee_is_printed_and_a_part_of_one_is_not() -> None:
     fields = {"adjacency": "zero-out", "mechanism": "gaussian", "sampling": "poisson 0.2", "accountant": "pld",
               "against": "the hub & others", "assumes": ["noise stays secret"], "uncovered": ["metrics"]}  # fmt: skip
     whole = [{**e, "privacy": {**e["privacy"], **fields}} if e["type"] == "planned" else e for e in events]
-    page = html(of_events(whole))
-    assert "ε = 3.98 at δ = 1e-05, for one client" in page and "a factor of 54, save with probability 1e-05" in page
+    page = html(of_events(whole)).replace("\u00a0", " ")
+    assert "ε = 3.98" in page and "at δ = 1e-05" in page and "for one hospital: all its patients together" in page
+    assert "a factor of 54 (e to the 3.98), save with a probability of 1 in 100 000" in page
     assert "the hub &amp; others" in page and "noise stays secret" in page
-    page = html(of_events(events))
+    page = html(of_events(events)).replace("\u00a0", " ")
     assert "ε = " not in page and "lacks adjacency, mechanism, sampling" in page
 
 

@@ -15,6 +15,7 @@ from manyloom.core.metrics import METRICS, auc_of
 from manyloom.core.slots import Slots, size_bytes
 
 HUB = np.array([-1])  # who is asked for the source's own test set, which lies at the hub
+HELD = np.array([-2])  # who is asked for the rows that the hub holds to judge a round by
 
 
 class Evaluation(NamedTuple):

@@ -28,7 +28,8 @@ def _complete_data(incomplete: str) -> list[str]:
     return [n for n in sources() if n.startswith(incomplete)]
 
 
-NAMES = ("fedavg", "fedprox", "scaffold", "fedavgm", "fedadam", "fedyogi", "fedadagrad")
+NAMES = ("fedavg", "fedprox", "scaffold", "fednova", "feddyn", "moon", "fedsam", "ditto", "fedavgm", "fedadam",
+         "fedyogi", "fedadagrad")  # fmt: skip
 """The recipes, for completion without torch; a test compares."""
 
 

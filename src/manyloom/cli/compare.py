@@ -9,7 +9,7 @@ from typer import Argument
 
 from manyloom.cli.out import WIDTH, Out, complete_runs
 from manyloom.core.errors import bad
-from manyloom.core.text import columns, finite, number, ordered
+from manyloom.core.text import columns, epsilon, finite, number, ordered
 
 if TYPE_CHECKING:
     from manyloom.track.folder import Folder
@@ -71,8 +71,13 @@ def _rows(found: Sequence[Run], diff: Sequence[dict[str, Any]]) -> str:
     names = list(dict.fromkeys(m for r in found for m in ordered(r.final or {}, r.main)))
     main = names[0] if names else "loss"
     ranked = sorted(range(len(found)), key=lambda i: _rank(found[i], main))
-    heads = ["run", *names[:3], "seconds"]
-    cells = [[r.id, *(number((r.final or {}).get(m)) for m in names[:3]), f"{r.seconds:.1f}"] for r in found]
+    private = any(r.spent is not None for r in found)
+    heads = ["run", *names[:3], *(["epsilon"] if private else []), "seconds"]
+    cells = [
+        [r.id, *(number((r.final or {}).get(m)) for m in names[:3]),
+         *([epsilon(r.spent) if r.spent is not None else "none"] if private else []), f"{r.seconds:.1f}"]
+        for r in found
+    ]  # fmt: skip
     left = [0]
     changed = [d for d in diff if d["key"] != "data.seed" or not any(e["key"] == "seed" for e in diff)]
     shown = 0

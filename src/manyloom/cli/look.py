@@ -206,15 +206,19 @@ def report(
                                           help="who took part when, also where that weakens privacy")] = False,
 ) -> int:  # fmt: skip
     """Write the report of a run: one HTML file, readable without a network."""
+    from manyloom.track import promise, record
     from manyloom.track.report import write as written
 
     folder = _folder(out, run)
+    hidden = not participation and promise.amplified(record.read(folder))
+    why = "who took part when: epsilon counts on readers not knowing; --participation" if hidden else ""
     path = written(folder, to, participation=participation) if participation else written(folder, to)
     bytes = path.stat().st_size
     if open:
         webbrowser.open(path.resolve().as_uri())
     out.emit({"run_id": folder.name, "path": str(path), "bytes": bytes},
-             fields(("report", f"{shown(path)}   ({size(bytes)}, no network)")), made=str(path))  # fmt: skip
+             fields(("report", f"{shown(path)}   ({size(bytes)}, no network)"), ("left out", why)),
+             made=str(path))  # fmt: skip
     return 0
 
 

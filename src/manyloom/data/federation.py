@@ -74,6 +74,7 @@ class Federation:
     test_mode: TestMode = 0.2
     own: Slab | None = None
     origins: I64 | None = None  # of a pooled federation: the client that each test row came from
+    held: I64 | None = None  # rows that the hub holds, to judge a round by (`data.held`)
 
     @classmethod
     def of_tensors(
@@ -193,6 +194,13 @@ class Federation:
     def central(self) -> Slab | None:
         """The source's own test set, or None."""
         return self.own
+
+    def validation(self) -> Slab | None:
+        """The rows that the hub holds to judge a round by, or None."""
+        if self.held is None or not isinstance(self.store, Shared):
+            return None
+        store = self.store
+        return Slab(store.x, store.y, self.held, np.array([0, len(self.held)], np.int64), store.cast)
 
     def client(self, i: int) -> Client:
         """One client, as a handler sees it."""

@@ -23,7 +23,7 @@ from manyloom.core.validate import show
 from manyloom.data.federation import Federation
 from manyloom.data.partition import Partition
 from manyloom.data.sources.registry import sources
-from manyloom.job.job import Execution, Job, Simulate
+from manyloom.job.job import Execution, Job, Simulate, Validation
 from manyloom.job.tables import TABLES, Factory, Given, chosen
 from manyloom.models import Model
 from manyloom.privacy.settings import Privacy
@@ -274,6 +274,7 @@ def job_of(
         privacy=Privacy(**part("privacy")) if "privacy" in given else None,
         secure=Secure(**part("secure")) if "secure" in given else None,
         attack=attack_of(given, places),
+        validation=Validation(**part("validation")) if "validation" in given else None,
         simulate=Simulate(**part("simulate")),
         execution=Execution(**part("runtime")),
         card=part("card"),

@@ -179,6 +179,7 @@ def _over(job: Job, federation: Federation, word: str, **more: Any) -> Job:
         privacy=None,
         secure=None,
         attack=None,
+        validation=None,
         quorum=2 / 3,
         min_available=None,
         eval_cohort=None,

@@ -81,6 +81,18 @@ def against_population(job: Job) -> list[Problem]:
                 mend=f'did you mean "{near}"?' if near else None,
             )
         )
+    seen = job.validation.metric if job.validation is not None else None
+    if seen is not None and seen not in measured:
+        near = nearest(seen, measured)
+        found.append(
+            Problem(
+                "unknown-name",
+                f'"{seen}" is not measured',
+                f"metric = {show(seen)} in [validation]",
+                rule="measured: " + ", ".join(measured),
+                mend=f'did you mean "{near}"?' if near else None,
+            )
+        )
     for m in job.metrics:
         if METRICS[m].target != job.federation.target:
             found.append(

@@ -205,6 +205,19 @@ class RoundDone(Event):
 
 
 @dataclass(frozen=True)
+class RoundRejected(Event):
+    """The hub's own rows say that this round made the model worse: it keeps the one before."""
+
+    type: ClassVar[str] = "round_rejected"
+    round: int
+    metric: str
+    before: float
+    after: float
+    tolerance: float
+    rows: int
+
+
+@dataclass(frozen=True)
 class RoundFailed(Event):
     type: ClassVar[str] = "round_failed"
     round: int

@@ -21,6 +21,7 @@ from manyloom.core.signature import keys, wrong
 from manyloom.core.task import Shape, Task
 from manyloom.core.validate import Above, AtLeast, IntOrShare, Within, share_of
 from manyloom.data.federation import Federation
+from manyloom.data.held import hold_back
 from manyloom.job.protection import Protection, protection_of
 from manyloom.privacy.settings import Privacy
 from manyloom.secure.settings import Secure
@@ -56,6 +57,20 @@ class Simulate(NamedTuple):
     drop: Sequence[str] = ()
 
 
+class Validation(NamedTuple):
+    """A set held by the hub: a round whose model is worse on it is not taken: `[validation]`.
+
+    Args:
+        rows: so many training rows, taken from the clients before they train, in a simulation.
+        metric: what is looked at; `watch`.
+        tolerance: how much worse than the last model a round's may be.
+    """
+
+    rows: Annotated[int, AtLeast(1)]
+    metric: str | None = None
+    tolerance: Annotated[float, AtLeast(0)] = 0.05
+
+
 @dataclass(frozen=True)
 class Job:
     """Who learns what, how long, and how: `[job]`.
@@ -85,6 +100,7 @@ class Job:
         privacy: the claim: clip, noise, budget.
         secure: secure sums instead of single updates.
         attack: clients that lie, in a simulation.
+        validation: rows of the hub's own, by which a round's model is judged before it is taken.
         simulate: faults, in a simulation.
         execution: where and how; not in the digest.
         card: what only a person knows: use, misuse, contact, licence; not in the digest.
@@ -92,7 +108,19 @@ class Job:
     """
 
     PARTS: ClassVar = frozenset(
-        {"task", "algorithm", "federation", "privacy", "secure", "attack", "simulate", "execution", "card", "base"}
+        {
+            "task",
+            "algorithm",
+            "federation",
+            "privacy",
+            "secure",
+            "attack",
+            "validation",
+            "simulate",
+            "execution",
+            "card",
+            "base",
+        }
     )
 
     task: Task
@@ -118,6 +146,7 @@ class Job:
     privacy: Privacy | None = None
     secure: Secure | None = None
     attack: Attack | None = None
+    validation: Validation | None = None
     simulate: Simulate = Simulate()
     execution: Execution = Execution()
     card: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -131,7 +160,8 @@ class Job:
         found = wrong(keys(Job), {k: getattr(self, k) for k in SETTINGS}, "job")
         found += wrong(keys(Simulate), self.simulate._asdict(), "simulate")
         found += wrong(keys(Execution), self.execution._asdict(), "runtime")
-        for record, table in ((self.privacy, "privacy"), (self.secure, "secure")):
+        tables = ((self.privacy, "privacy"), (self.secure, "secure"), (self.validation, "validation"))
+        for record, table in tables:
             found += wrong(keys(type(record)), record._asdict(), table) if record is not None else []
         found = found or against_population(self) or unsound(self)
         if found:
@@ -145,6 +175,8 @@ class Job:
         if self.sampling is None:
             share = isinstance(self.cohort, float)
             object.__setattr__(self, "sampling", "poisson" if self.privacy is not None and share else "uniform")
+        if self.validation is not None and self.federation.held is None:
+            object.__setattr__(self, "federation", hold_back(self.federation, self.validation.rows, self.seed))
         table = self.algorithm.tables.get("algorithm", {})
         if table and "weights" not in table and ":" not in str(table.get("name", "")):
             uniform = self.privacy is not None or self.algorithm.aggregate.needs == "each"
@@ -226,7 +258,7 @@ class Job:
         out["aggregate"] = dict(self.algorithm.aggregate.table)
         out["model"] = dict(cast("Mapping[str, object]", task))
         out |= {k: dict(v) for k, v in self.algorithm.tables.items()}
-        for table, part in (("privacy", self.privacy), ("secure", self.secure)):
+        for table, part in (("validation", self.validation), ("privacy", self.privacy), ("secure", self.secure)):
             out[table] = part._asdict() if part is not None else {}
         out["attack"] = dict(self.attack.table) if self.attack is not None else {}
         out["simulate"] = self.simulate._asdict() if self.simulate != Simulate() else {}

@@ -12,7 +12,6 @@ from manyloom.core.validate import show
 
 # table -> what a run without it is
 TABLES: Mapping[str, str] = {
-    "validation": "no round is then rejected",
     "parties": "clients then differ in rows, not in columns",
     "align": "clients then differ in rows, not in columns",
     "cut": "clients then differ in rows, not in columns",
@@ -21,6 +20,7 @@ TABLES: Mapping[str, str] = {
 # table -> key -> the value that means what this version does anyway (None: there is none)
 KEYS: Mapping[str, Mapping[str, object]] = {
     "job": {"kind": "horizontal", "over_provision": 1.0, "partial": False},
+    "validation": {"path": None},
     "data": {"ids": None, "id_types": None, "format": None},
     "model": {"base": None, "dtype": None, "bottom": None, "cut": None, "top": None},
     "algorithm": {"local": None, "adapt": 0, "buffer": None, "max_staleness": None, "eta": None, "target_client": None},
@@ -42,6 +42,7 @@ EXAMPLES: Mapping[tuple[str, str], str] = {
     ("model", "name"): 'add name = "logistic" to [model]',
     ("partition", "scheme"): 'add [partition] with scheme = "dirichlet" and clients = 10',
     ("partition", "clients"): "add clients = 10 to [partition]",
+    ("validation", "rows"): "add rows = 200 to [validation]: so many rows the hub holds",
     ("attack", "name"): 'add name = "ipm" to [attack]; all names: docs/job.md',
     ("attack", "clients"): "add clients = 0.2 to [attack]: a fifth of all lie",
     ("data", "path"): 'add path = "rows.csv" to [data]: a file, a folder or a glob',

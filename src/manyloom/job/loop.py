@@ -22,7 +22,7 @@ from manyloom.job.prepare import Prepared
 from manyloom.job.spend import Spend, account_of, promised, spending
 from manyloom.job.state import State
 from manyloom.job.tell import below_quorum, cohort_summary, run_started
-from manyloom.job.watch import judge, verdict
+from manyloom.job.watch import judge, taken, verdict
 from manyloom.privacy.account import Account
 from manyloom.privacy.source import Secret
 
@@ -106,7 +106,13 @@ def loop(
                 "failed", out.problem.what, final, error=error, privacy=promised(job, account), state=state
             )
             return
-        state = replace(state, round=number, server=trained.server, rule=trained.rule)
+        rejected = taken(job, runtime, state.server, trained.server, number, record) if trained.enough else None
+        if rejected is not None:
+            yield rejected
+            runtime.restore(state.clients)  # what clients remember of it goes with it
+            state = replace(state, round=number)
+        else:
+            state = replace(state, round=number, server=trained.server, rule=trained.rule)
         judged = number % job.eval_every == 0 or number == job.rounds
         if judged:
             yield ev.Phase(number, "evaluate")

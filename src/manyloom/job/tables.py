@@ -19,7 +19,7 @@ from manyloom.core.task import Task
 from manyloom.core.validate import AtLeast
 from manyloom.data.partition import SCHEMES
 from manyloom.data.sources.registry import source, sources
-from manyloom.job.job import Execution, Job, Simulate
+from manyloom.job.job import Execution, Job, Simulate, Validation
 from manyloom.models import MODELS
 from manyloom.privacy.settings import Privacy
 from manyloom.secure.settings import Secure
@@ -138,6 +138,7 @@ TABLES: Mapping[str, Table] = {t.name: t for t in (
     Table("downlink", common=lambda: _link(downlink), switch=True),
     Table("aggregate", "rule", "rule", tuple(RULES), RULES.__getitem__, default="mean",
           meaning="how a cohort's updates become one."),
+    Table("validation", common=lambda: keys(Validation), switch=True),
     Table("privacy", common=lambda: keys(Privacy), switch=True),
     Table("secure", common=lambda: keys(Secure), switch=True),
     Table("attack", "name", "attack", tuple(ATTACKS), ATTACKS.__getitem__, switch=True,

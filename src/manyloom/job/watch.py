@@ -20,6 +20,34 @@ from manyloom.job.tell import evaluated
 from manyloom.secure.channel import over
 
 
+def taken(
+    job: Job, runtime: Runtime, before: Slots, after: Slots, number: int, record: dict[str, Any]
+) -> ev.Event | None:
+    """Whether the hub takes a round's model: None, or the event that says why not.
+
+    A model that is worse by more than the tolerance on the hub's own rows, or no number at all, is rejected.
+    """
+    v = job.validation
+    if v is None:
+        return None
+    metric = v.metric or job.watched
+    if "validated" not in record:
+        record["validated"] = _held(job, runtime, before, number, metric)
+    was, now = float(record["validated"]), _held(job, runtime, after, number, metric)
+    loss = was - now if better(metric) == "max" else now - was
+    if now == now and (was != was or loss <= v.tolerance):
+        record["validated"] = now
+        return None
+    return ev.RoundRejected(number, metric, was, now, v.tolerance, v.rows)
+
+
+def _held(job: Job, runtime: Runtime, server: Slots, number: int, metric: str) -> float:
+    """A metric of the model on the rows that the hub holds."""
+    model = {"theta": job.algorithm.server.model(server)} | {k: v for k, v in server.items() if k == "buffers"}
+    asked = evaluation.evaluate(evaluation.HELD, model, job.metrics, round=number, deadline_s=job.deadline_s)
+    return float(play(asked, runtime.ask).metrics.get(metric, float("nan")))
+
+
 def judge(
     job: Job, runtime: Runtime, ready: Prepared, server: Slots, number: int, record: dict[str, Any]
 ) -> Iterator[ev.Event]:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from manyloom.algorithms.evaluation import HUB
+from manyloom.algorithms.evaluation import HELD
 from manyloom.algorithms.round import COUNTS, arrived
 from manyloom.core.exchange import Ask, Handler, Ids, Lost, Reply, stack
 from manyloom.core.metrics import BINS
@@ -120,8 +120,8 @@ class Clients:
         """
         began = time.perf_counter()
         engine, theta = self.ready(), ask.body["theta"]
-        if np.array_equal(ask.to, HUB):
-            found = engine.judge(self._own(), ask.to, theta, ask.body.get("buffers"))
+        if ask.to[0] < 0:
+            found = engine.judge(self._own(ask.to), ask.to, theta, ask.body.get("buffers"))
         else:
             found = engine.evaluate(self.federation, ask.to, theta, self._running(ask))
         gone = {f.client for f in found.failed}
@@ -139,8 +139,8 @@ class Clients:
         """Histograms of the score, summed over the clients; only filled bins travel (place and count, 12 bytes)."""
         engine, theta = self.ready(), ask.body["theta"]
         centre, spread = floats(ask.body["at"])
-        if np.array_equal(ask.to, HUB):
-            each = engine.scores(self._own(), theta, centre, spread, ask.body.get("buffers"))
+        if ask.to[0] < 0:
+            each = engine.scores(self._own(ask.to), theta, centre, spread, ask.body.get("buffers"))
             return [Reply(ask.to, {"histogram": each.sum(0)[None]}, ask.number, 0.0, 0)]
         total, filled = torch.zeros(2, BINS, dtype=torch.float64), 0
         running = self._running(ask)
@@ -252,8 +252,9 @@ class Clients:
             return self.memory.recall(ask.to)["buffers"]
         return ask.body.get("buffers")
 
-    def _own(self) -> Slab:
-        own = self.federation.central()
+    def _own(self, who: Ids) -> Slab:
+        """Rows that lie at the hub: the source's own test set, or those held to judge a round by."""
+        own = self.federation.validation() if np.array_equal(who, HELD) else self.federation.central()
         if own is None:
             raise RuntimeError("this source has no test set of its own")
         return own

@@ -49,8 +49,8 @@ class Channel:
     def exact(self, asked: int) -> Params:
         """The parameters of an exact sum of so many clients' numbers; the least is alpha's share of them."""
         least = max(self.n_min, math.ceil(Fraction(self.params.alpha) * asked))
-        return replace(self.params, n_min=least, n_max=max(least, asked), weights="exact", control=(), noise="none", z=0.0,
-                       bound=1.0, scale=LIMB, d=0)  # fmt: skip
+        return replace(self.params, n_min=least, n_max=max(least, asked), weights="exact", control=(), noise="none",
+                       z=0.0, bound=1.0, scale=LIMB, d=0)  # fmt: skip
 
 
 def over(exchange: Exchange[T], channel: Channel) -> Exchange[T]:
@@ -103,6 +103,9 @@ def _answered(ask: Ask, channel: Channel) -> Exchange[list[Reply | Lost]]:
         gone = {x.client for x in lost if isinstance(x, Lost)}
         why = f"no sum: {done.why}"
         rest = [c for c in there.tolist() if c not in gone]
+        if done.released and not rest:  # all were lost at the last stage: that shares were asked for must still be told
+            rest = there.tolist()
+            lost = [x for x in lost if isinstance(x, Lost) and x.client not in rest]
         lost += [Lost(c, "opened" if done.released else "no-sum", why, None, ask.number) for c in rest]
         return [Reply(ask.to[:0], {}, ask.number, 0.0, sent, (up, down)), *lost]
     if own:

@@ -174,6 +174,7 @@ def degree(n: int, gamma: str, delta_drop: str, kappa: int, mode: Mode, small: i
         "secure-infeasible",
         f"no secure sum over {n} clients survives {dr} lost ones and {corrupt(gamma, n)} corrupt ones",
         got=f"gamma = {gamma}, delta_drop = {delta_drop}",
+        rule="those who stay must open what those who collude never can",
         mend="lower delta_drop or gamma, or ask more clients",
     )
 

@@ -65,10 +65,10 @@ def _bottoms(xs: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(found[::-1])
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=256)
 def _weights(xs: tuple[int, ...], at: int) -> tuple[int, ...]:
     """What each y counts in the value at a place that is none of these."""
-    inverse = _inverses(max(abs(at - x) for x in xs))
+    inverse = _inverses(1 << max(abs(at - x) for x in xs).bit_length())
     top = math.prod([at - x for x in xs]) % P
     return tuple(top * b % P * (inverse[at - x] if at > x else -inverse[x - at]) % P for x, b in zip(xs, _bottoms(xs)))
 

@@ -59,11 +59,12 @@ def written(
         writer.append(event.to_json())
         if isinstance(event, RunDone):
             event = replace(event, result=_result(job, ready, event, writer))
+        # saved before it is shown: whoever stops listening here has the round, and under a claim it is spent
+        kept = list(saved.perhaps(event.state)) if isinstance(event, RoundDone) else []
         yield event
+        yield from kept
         if isinstance(event, (RunStarted, Resumed)):
             yield from _opening(job, ready, writer, isinstance(event, Resumed))
-        if isinstance(event, RoundDone):
-            yield from saved.perhaps(event.state)
 
 
 class _Saved:

@@ -13,11 +13,10 @@ from typing import Any, cast
 
 from manyloom._version import __version__
 from manyloom.core import text
-from manyloom.track import intervals, verdict
+from manyloom.track import intervals, officer, promise, verdict
 from manyloom.track.folder import Folder, write_atomic
 from manyloom.track.record import Judged, Run, read
 from manyloom.track.sections import job as environment
-from manyloom.track.sections.privacy import FIELDS
 
 ASKED = {"use": "intended use", "misuse": "what it is not for", "contact": "contact", "licence": "licence of the model"}
 _HF = {
@@ -58,7 +57,15 @@ def told(run: Run) -> dict[str, str]:
 
 def card(run: Run) -> str:
     """The card as text."""
-    parts = [_front(run), f"# {_line(run.name)}", _about(run), _good(run), _officer(run), _made(run)]
+    parts = [
+        _front(run),
+        f"# {officer.line(run.name)}",
+        _about(run),
+        _good(run),
+        officer.privacy(run),
+        officer.table(run),
+        _made(run),
+    ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -78,7 +85,7 @@ def _front(run: Run) -> str:
     )
     task = "tabular-regression" if run.target == "number" else task
     tags = ["federated-learning", *(["secure-aggregation"] if run.secure else []),
-            *(["differential-privacy"] if _complete(run) else []), task]  # fmt: skip
+            *(["differential-privacy"] if promise.complete(run) else []), task]  # fmt: skip
     source = text.slug(str(run.source.get("name") or "own-data"))
     lines = ["---", "library_name: manyloom", f"tags: [{', '.join(tags)}]"]
     licence = said.get("licence")
@@ -100,12 +107,7 @@ def _front(run: Run) -> str:
         f"  {k}: {_yaml(v)}" for k, v in (("job_digest", run.job_digest), ("model_digest", run.model_digest)) if v
     ]
     lines += [f"  clients: {run.size}", f"  rounds: {run.rounds_done}"]
-    if _complete(run):
-        p = cast("dict[str, Any]", run.privacy)
-        keys = [k for k in ("epsilon", "delta", "unit", "adjacency", "accountant", "budget") if p.get(k) is not None]
-        lines.append("  privacy: {" + ", ".join(f"{k}: {_yaml(p[k])}" for k in keys) + "}")
-    else:
-        lines.append("  privacy: none")
+    lines += officer.front(run)
     return "\n".join([*lines, "---"])
 
 
@@ -122,23 +124,11 @@ def _shown(run: Run) -> list[str]:
     return names[:3] or list(run.final or {})[:1]
 
 
-def _complete(run: Run) -> bool:
-    return run.privacy is not None and all(run.privacy.get(name) is not None for name in FIELDS)
-
-
 def _ends(found: tuple[float, float]) -> str:
     return f"{text.short(found[0])} to {text.short(found[1])}"
 
 
 # ---- text
-
-
-def _line(name: str) -> str:
-    """A name as Markdown text: no line ends, no markup."""
-    plain = text.printable(name)
-    for sign in "\\`*_[]<>|#":
-        plain = plain.replace(sign, "\\" + sign)
-    return plain
 
 
 def _about(run: Run) -> str:
@@ -148,7 +138,7 @@ def _about(run: Run) -> str:
     size = f" ({text.plural(count, ('parameter', 'parameters'))})" if isinstance(count, int) else ""
     kind = _SPOKEN.get(name, f"model `{name}`")
     article = "An" if kind[0] in "aeiouAEIOUL" and kind != "linear model" and kind != "logistic regression" else "A"
-    data = _line(str(run.source.get("title") or "own data"))
+    data = officer.line(str(run.source.get("title") or "own data"))
     who = verdict.number_word(run.size)
     word = run.client_word[0 if run.size == 1 else 1]
     learned = f"{who} {word} trained it {'together ' if run.size > 1 else ''}with {text.algorithm(run.algorithm)}"
@@ -188,11 +178,13 @@ def _good(run: Run) -> str:
         "|" + "|".join(["---", *["--:"] * (len(head) - 1)]) + "|",
     ]
     lines += ["| " + " | ".join(row) + " |" for row in rows]
-    after: list[str] = []
+    after = [kept] if (kept := promise.kept(run)) else list[str]()
     if verdict.diverged(run):
         after.append(verdict.verdict(run)[-1])
     if found := verdict.worst_client(run):
-        after.append(f"It serves {_line(run.who(found[0]))} worst ({text.metric(found[1])} {text.number(found[2])}).")
+        after.append(
+            f"It serves {officer.line(run.who(found[0]))} worst ({text.metric(found[1])} {text.number(found[2])})."
+        )
     spread = judged.spread.get(main)
     if run.size > 8 and spread:
         over = f"Over {text.plural(len(judged.clients), run.client_word)}: mean {text.number(spread.mean)}"
@@ -223,7 +215,7 @@ def _good_row(run: Run, judged: Judged, names: list[str], i: int | None) -> list
         if i is not None
         else intervals.judged_interval(judged, main)
     )
-    row = ["**all**" if i is None else _line(run.who(i)), text.count(n) if n is not None else "–"]
+    row = ["**all**" if i is None else officer.line(run.who(i)), text.count(n) if n is not None else "–"]
     row += [f"**{value}**" if i is None else value, _ends(found) if found else "–"]
     row += [text.number(mine.get(m)) for m in names[1:]]
     if pooled:
@@ -233,77 +225,6 @@ def _good_row(run: Run, judged: Judged, names: list[str], i: int | None) -> list
         whole = f"{text.number(min(values))} to {text.number(max(values))}" if values else "–"
         row.append(whole if i is None else text.number(local.clients.get(i, {}).get(main)))
     return row
-
-
-# ---- thirteen questions
-
-
-def _officer(run: Run) -> str:
-    one, rows = run.client_word[0], run.row_word[1]
-    people = list(run.people.values())
-    train = sum(p.train or 0 for p in people) or int(run.summary.get("train") or 0)
-    test = sum(p.test or 0 for p in people) or int(run.summary.get("test") or 0)
-    source = ", ".join(_line(str(run.source[k])) for k in ("title", "licence") if run.source.get(k))
-    whose = f"{text.plural(train + test, run.row_word)} of {text.plural(run.size, run.client_word)}; {source}"
-    split = f"{text.count(train)} used to train, {text.count(test)} to test"
-    simulated = run.runtime in ("sequential", "vectorised")
-    place = f"on one machine, which simulated {text.plural(run.size, run.client_word)}"
-    place = place if simulated else f"at each {one}, the whole time"
-    table = {
-        "Whose data": whose,
-        f"Where the {rows}' records were": f"{place}; {split}",
-        f"What left a {one}": _left(run),
-        "What the coordinator could see": _saw(run),
-        f"Protection of one {run.row_word[0]}": _promise(run),
-        "Against whom": _claim(run, "against", "nobody"),
-        "How it is counted": _claim(run, "accountant", "not: there is no guarantee to count"),
-        "What it relies on": _claim(run, "assumes", "trust in the coordinator and in every reader of the model"),
-        "What it does not cover": _claim(run, "uncovered", "everything that left, see above"),
-        "Was it tested": "no privacy audit was run",
-        "Who agreed": f"a simulation on one machine: no {one} was asked" if simulated else "see each site's own log",
-        "Ever spent on these records": _claim(run, "", "nothing was counted"),
-        "Can a person be removed": "not from these weights; run again without the record (digest and seed are below)",
-    }
-    lines = ["## For a data-protection officer", "", "| question | answer |", "|---|---|"]
-    lines += [f"| {q} | {a} |" for q, a in table.items()]
-    lines += ["", "Records that stay in place are pseudonymous at best, not anonymous. This card makes no legal claim."]
-    return "\n".join(lines)
-
-
-def _left(run: Run) -> str:
-    count = run.model.get("parameters")
-    numbers = f"{text.count(count)} numbers" if isinstance(count, int) else "the update"
-    update = "only in a sum with those of others" if run.secure else "in the clear"
-    sums = f"; once, sums and counts of {run.statistics.get('columns')} columns" if run.statistics else ""
-    metrics = text.listed(text.metric(m) for m in run.metric_names)
-    return f"in each of {run.rounds_done} rounds {numbers}, {update}{sums}; {metrics} on test {run.row_word[1]}"
-
-
-def _saw(run: Run) -> str:
-    each = f"each {run.client_word[0]}'s update, which can give away much about its {run.row_word[1]}"
-    return f"{'those sums' if run.secure else each}; sizes, who took part, metrics. No record"
-
-
-def _promise(run: Run) -> str:
-    if not _complete(run):
-        sums = "The hub saw only sums, but nothing bounds what a sum gives away."
-        return "**None.** " + (sums if run.secure else f"The hub saw each {run.client_word[0]}'s update.")
-    p = cast("dict[str, Any]", run.privacy)
-    spent = next((r.epsilon for r in reversed(run.rounds) if r.epsilon is not None), p["epsilon"])
-    start = f"ε = {text.epsilon(spent)} at δ = {p['delta']:g}: whoever sees all of it can raise the odds that"
-    most = f"at most a factor of {text.factor(float(spent))}, save with that probability"
-    return f"{start} a given {p['unit']} was in the data by {most}"
-
-
-def _claim(run: Run, name: str, otherwise: str) -> str:
-    """A field of the guarantee; `otherwise` where there is none."""
-    if not _complete(run):
-        return otherwise
-    if not name:
-        return f"kept by each {run.client_word[0]}; not in this card"
-    found: object = cast("dict[str, Any]", run.privacy)[name]
-    listed = cast("list[object]", found) if isinstance(found, (list, tuple)) else [found]
-    return _line("; ".join(map(str, listed)))
 
 
 # ---- how
@@ -318,8 +239,11 @@ def _made(run: Run) -> str:
         f"{text.count(run.lost_total)} of {text.count(run.asked)} replies lost" if run.lost_total else "no reply lost"
     )
     told = ["`manyloom run job.toml`", digest, f"seed {run.seed}" if run.seed is not None else "",
-            text.plural(run.rounds_done, ("round", "rounds")), text.seconds(run.seconds),
-            f"{text.size(run.bytes_up + run.bytes_down)} moved", lost]  # fmt: skip
+            text.plural(run.rounds_done, ("round", "rounds"))]  # fmt: skip
+    if promise.amplified(run):
+        told.append(f"about {text.about(run.seconds)}")
+    else:
+        told += [text.seconds(run.seconds), f"{text.size(run.bytes_up + run.bytes_down)} moved", lost]
     where = [f"Manyloom {__version__}", python, torch, environment.cores(env), environment.git(env)]
     source = run.source.get("attribution")
     lines = [
@@ -328,9 +252,9 @@ def _made(run: Run) -> str:
         " · ".join(t for t in told if t) + " · " + ", ".join(w for w in where if w) + ".",
     ]
     if run.paper:
-        lines += ["", f"Algorithm: {text.algorithm(run.algorithm)}, {_line(run.paper)}."]
+        lines += ["", f"Algorithm: {text.algorithm(run.algorithm)}, {officer.line(run.paper)}."]
     if source:
-        lines += ["", f"Data: {_line(str(source))}."]
+        lines += ["", f"Data: {officer.line(str(source))}."]
     lines += [
         "",
         f"On the command line: `manyloom predict {run.id} rows.csv`. In Python:",

@@ -134,7 +134,7 @@ def traffic(
     """Bytes a round: up above the line, down below.
 
     Args:
-        rows: {r, up, down, tip}, at most `BARS`.
+        rows: {r, up, down, tip}, at most `BARS`; with `own_up` and `own_down` of a secure sum, without its channel.
         words: who sends, in the plural.
         width: of the whole, in pixels.
         height: of the whole, in pixels.
@@ -155,10 +155,13 @@ def traffic(
     drawn = [{**r, "below": -r["down"]} for r in rows]
     below = {**y, "field": "below"}
     notes = [("up, from the " + words, top, -10), ("down, to the " + words, -top, 11)]
+    own = [{**r, "up": r["own_up"], "below": -r["own_down"]} for r in rows if "own_up" in r]
+    strength = (0.28, 0.28) if own else (0.9, 0.45)
     return spec_of(
         [
-            layer("bar", drawn, x=x, y=y, color=ACCENT, size=bar, opacity=0.9),
-            layer("bar", drawn, x=x, y=below, color=ACCENT, size=bar, opacity=0.45),
+            layer("bar", drawn, x=x, y=y, color=ACCENT, size=bar, opacity=strength[0]),
+            layer("bar", drawn, x=x, y=below, color=ACCENT, size=bar, opacity=strength[1]),
+            *[layer("bar", own, x=x, y=way, color=ACCENT, size=bar, opacity=1) for way in (y, below) if own],
             layer("rule", [{"up": 0}], y=y, color=INK),
             *[
                 layer(

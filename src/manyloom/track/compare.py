@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from manyloom.core import text
-from manyloom.track import intervals
+from manyloom.track import intervals, promise
 from manyloom.track.record import Run
 
 FREE = ("card",)  # tables that change nothing of a result
@@ -90,7 +90,7 @@ def document(runs: Sequence[Run]) -> Doc:
                 "status": run.status,
                 "rounds": run.rounds_done,
                 "final": run.final,
-                "epsilon": _spent(run),
+                "epsilon": run.spent,
                 "bytes": run.bytes_up + run.bytes_down,
                 "seconds": run.seconds,
                 "job_digest": run.job_digest,
@@ -100,10 +100,6 @@ def document(runs: Sequence[Run]) -> Doc:
         "job_diff": job_diff([run.toml for run in runs]),
         "metrics": metrics(runs),
     }
-
-
-def _spent(run: Run) -> float | None:
-    return next((r.epsilon for r in reversed(run.rounds) if r.epsilon is not None), None)
 
 
 def human(runs: Sequence[Run]) -> str:
@@ -120,9 +116,7 @@ def human(runs: Sequence[Run]) -> str:
                 (text.signed(m["diff"]) if m["diff"] is not None else "") + (" (within noise)" if inside else "")
             )
         rows.append(row)
-    spent = [_spent(run) for run in runs]
-    if any(s is not None for s in spent):
-        rows.append(["epsilon", *("none" if s is None else text.epsilon(s) for s in spent), *([""] if two else [])])
+    rows += [[*row, *([""] if two else [])] for row in protection(runs)]
     moved = [float(run.bytes_up + run.bytes_down) for run in runs]
     rows.append(["bytes", *map(text.size, moved), *([_times(*moved)] if two else [])])
     took = [run.seconds for run in runs]
@@ -137,6 +131,21 @@ def human(runs: Sequence[Run]) -> str:
         n = text.plural(runs[0].last.rows, runs[0].row_word)
         table += f'\n"within noise": inside the 95 % interval of the difference ({n})'
     return table
+
+
+def protection(runs: Sequence[Run]) -> list[list[str]]:
+    """A row each for epsilon, epsilon without amplification, delta and what the hub saw, where runs have one."""
+    spent = ["none" if run.spent is None else text.epsilon(run.spent) for run in runs]
+    further = [next((text.epsilon(c.epsilon) for c in promise.claims(run)[1:]), "") for run in runs]
+    deltas = [text.delta(run.privacy.get("delta")) if run.privacy else "" for run in runs]
+    roles = {"central": "all records", "local": "metrics"}
+    saw = [roles.get(str(run.role)) or ("sums" if run.secure else "each update") for run in runs]
+    rows = (
+        [["epsilon", *spent], ["  unamplified", *further], ["  delta", *deltas]]
+        if any(run.privacy for run in runs)
+        else []
+    )
+    return [r for r in rows if any(r[1:])] + ([["the hub saw", *saw]] if any(run.secure for run in runs) else [])
 
 
 def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]], last: int | None) -> str:

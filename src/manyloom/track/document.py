@@ -24,8 +24,8 @@ def history(events: Iterable[Mapping[str, Any]] | Run) -> list[dict[str, Any]]:
             "back": r.back,
             "epsilon": r.epsilon,
             "seconds": r.seconds,
-            "bytes_up": r.bytes_up,
-            "bytes_down": r.bytes_down,
+            "bytes_up": r.up,
+            "bytes_down": r.down,
         }
         for r in run.rounds
     ]
@@ -48,7 +48,7 @@ def summary(source: Folder | Run, report: str | None = None) -> dict[str, Any]:
         "bytes_down": run.bytes_down,
         "bytes": {k: dict(v) for k, v in run.bytes.items()},
         "seconds": {"total": run.seconds, "phases": dict(run.phases)},
-        "privacy": dict(run.privacy) if run.privacy else None,
+        "privacy": {"others": [], **run.privacy} if run.privacy else None,
         "clients": [
             {"client": p.index, "name": p.name, "rounds": p.rounds, "samples": p.samples}
             for p in sorted(run.people.values(), key=lambda p: p.index)

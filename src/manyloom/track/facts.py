@@ -81,6 +81,9 @@ class Round:
     phases: dict[str, float] = field(default_factory=dict[str, float])
     bytes_up: int | None = None
     bytes_down: int | None = None
+    channel: tuple[int, int] = (0, 0)
+    """Bytes up and down of the secure channel beyond what `bytes_up` and `bytes_down` say."""
+    guard: Mapping[str, Any] = field(default_factory=dict[str, Any])
     epsilon: float | None = None
     test: Judged | None = None
     own: Judged | None = None
@@ -89,6 +92,29 @@ class Round:
     def judged(self) -> Judged | None:
         """The evaluation that counts: on the clients' held-out rows where there are any."""
         return self.test or self.own
+
+    @property
+    def up(self) -> int | None:
+        """All bytes up, those of the channel among them."""
+        return None if self.bytes_up is None else self.bytes_up + self.channel[0]
+
+    @property
+    def down(self) -> int | None:
+        """All bytes down, those of the channel among them."""
+        return None if self.bytes_down is None else self.bytes_down + self.channel[1]
+
+
+@dataclass(frozen=True)
+class Release:
+    """One record of the privacy ledger: what was spent by then, and with what."""
+
+    round: int
+    attempt: int
+    what: str
+    epsilon: float | None
+    noise: float | None
+    clip: float | None
+    sampling: str
 
 
 @dataclass
@@ -101,7 +127,7 @@ class Person:
     test: int | None = None
     labels: list[int] | None = None
     rounds: int = 0
-    samples: int = 0
+    samples: int | None = None  # what it trained on in all; None where that did not leave the client
     lost: int = 0
     took: list[int] = field(default_factory=list[int])  # rounds, kept up to THREADS clients
 
@@ -175,6 +201,11 @@ class Run:
     statistics: Mapping[str, Any] | None = None
     planned: Mapping[str, Any] = field(default_factory=dict[str, Any])
     privacy: Mapping[str, Any] | None = None
+    """The guarantee, as planned until the end says what was spent: then it is `settled`."""
+    settled: bool = False
+    sums: Mapping[str, Any] = field(default_factory=dict[str, Any])  # the secure sum, as planned
+    releases: list[Release] = field(default_factory=list[Release])
+    spent: float | None = None  # epsilon so far
     baselines: dict[str, Baseline] = field(default_factory=dict[str, Baseline])
     bytes: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
     seconds: float = 0.0
@@ -233,7 +264,7 @@ class Run:
     @property
     def secure(self) -> bool:
         """Whether the hub saw only sums."""
-        return any(line.strip() == "[secure]" for line in self.toml.splitlines())
+        return bool(self.sums) or any(line.strip() == "[secure]" for line in self.toml.splitlines())
 
     @property
     def bytes_up(self) -> int:

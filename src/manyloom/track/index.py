@@ -63,6 +63,12 @@ def whole(value: object) -> int | None:
     return None if v is None else int(v)
 
 
+def _sum(*values: object) -> int | None:
+    """The sum of what is known, or None."""
+    known = [v for v in map(whole, values) if v is not None]
+    return sum(known) if known else None
+
+
 def text(value: object) -> str | None:
     """A value as JSON text, or None."""
     return None if value is None else dumps(value)
@@ -155,7 +161,7 @@ class Indexer:
     def _planned(self, e: Mapping[str, Any]) -> None:
         if privacy := table(e, "privacy"):
             self.row["guarantee"] = text(privacy)
-            self.row["budget"] = finite(privacy.get("budget", privacy.get("epsilon")))
+            self.row["budget"] = finite(privacy.get("budget"))
 
     def _round_started(self, e: Mapping[str, Any]) -> None:
         asked = len(items(e, "cohort")) or whole(e.get("asked", e.get("cohort")))
@@ -177,7 +183,7 @@ class Indexer:
         self._part(e, "done", None, e.get("detail"))
 
     def _client_lost(self, e: Mapping[str, Any]) -> None:
-        self._part(e, "lost", e.get("reason"), e.get("text"))
+        self._part(e, "refused" if e.get("reason") == "refused" else "lost", e.get("reason"), e.get("text"))
 
     def _client_filtered(self, e: Mapping[str, Any]) -> None:
         self._put(
@@ -227,7 +233,8 @@ class Indexer:
                     )
 
     def _round_done(self, e: Mapping[str, Any]) -> None:
-        up, down, seconds = whole(e.get("bytes_up")), whole(e.get("bytes_down")), finite(e.get("seconds"))
+        channel, seconds = table(e, "secure"), finite(e.get("seconds"))
+        up, down = (_sum(e.get(f"bytes_{way}"), channel.get(way)) for way in ("up", "down"))
         self._put(
             _ROUND,
             *(
@@ -253,7 +260,8 @@ class Indexer:
         self.row["final"] = text(e.get("final")) or self.row["final"]
         self.row["error"] = text(e.get("error")) or self.row["error"]
         self.row["model_digest"] = e.get("model_digest") or self.row["model_digest"]
-        self.row["guarantee"] = text(e.get("privacy")) or self.row["guarantee"]
+        if privacy := table(e, "privacy"):
+            self.row |= {"guarantee": text(privacy), "epsilon": finite(privacy.get("epsilon")) or self.row["epsilon"]}
 
 
 def forget(db: sqlite3.Connection, run: str) -> None:

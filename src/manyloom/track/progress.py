@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TextIO
 
 from manyloom.core import text
+from manyloom.track.folder import table
 from manyloom.track.view import View, joined
 
 if TYPE_CHECKING:
@@ -137,6 +138,8 @@ class Plain(_Base):
             for key in ("seconds", "bytes_up"):
                 known = [e[key] for e in self.held if e.get(key) is not None]
                 last[key] = sum(known) if known else None
+            ups = [text.finite(table(e, "secure").get("up")) or 0 for e in self.held]
+            last["secure"] = {"up": sum(ups)} if any(ups) else None
             judged = [e["metrics"] for e in self.held if e.get("metrics")]
             last["metrics"] = judged[-1] if judged else None
             last["round"] = f"{first['round']}-{last['round']}"

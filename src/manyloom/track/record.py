@@ -14,6 +14,7 @@ from manyloom.track.facts import Judged as Judged
 from manyloom.track.facts import Loss as Loss
 from manyloom.track.facts import Metrics as Metrics
 from manyloom.track.facts import Person as Person
+from manyloom.track.facts import Release as Release
 from manyloom.track.facts import Round as Round
 from manyloom.track.facts import Run as Run
 from manyloom.track.facts import Spread as Spread
@@ -66,8 +67,6 @@ class _Reader:
         run.bytes = {k: {"up": 0, "down": 0} for k in ("train", "secure", "evaluate", "statistics")}
         self.judged: dict[tuple[int, str], Judged] = {}
         self.sessions: list[list[str]] = []
-        self.spent = 0.0
-        self.epsilon: float | None = None
 
     def read(self, events: Iterable[Mapping[str, Any]]) -> None:
         for event in events:
@@ -129,6 +128,7 @@ class _Reader:
     def _planned(self, e: Mapping[str, Any]) -> None:
         self.run.planned = e
         self.run.privacy = table(e, "privacy") or self.run.privacy
+        self.run.sums = table(e, "secure")
 
     def _statistics(self, e: Mapping[str, Any]) -> None:
         self.run.statistics = e
@@ -151,7 +151,8 @@ class _Reader:
         person = run.people.setdefault(i, Person(i, str(e.get("name") or run.who(i))))
         if not person.took or person.took[-1] != r:
             person.rounds += 1
-            person.samples += _whole(e.get("samples")) or 0
+            samples = _whole(e.get("samples"))
+            person.samples = person.samples if samples is None else (person.samples or 0) + samples
             if run.size <= THREADS:
                 person.took.append(r)
             else:
@@ -172,7 +173,11 @@ class _Reader:
         self.round.filtered += 1
 
     def _released(self, e: Mapping[str, Any]) -> None:
-        self.epsilon = finite(e.get("epsilon")) or self.epsilon
+        spent, noise, clip = (finite(e.get(k)) for k in ("epsilon", "noise_multiplier", "clip"))
+        what, sampling = str(e.get("what") or "update"), str(e.get("sampling") or "")
+        at, attempt = _whole(e.get("round")) or 0, _whole(e.get("attempt")) or 0
+        self.run.releases.append(Release(at, attempt, what, spent, noise, clip, sampling))
+        self.run.spent = self.run.spent if spent is None else spent
 
     def _evaluated(self, e: Mapping[str, Any]) -> None:
         self._bytes("evaluate", e)
@@ -220,9 +225,10 @@ class _Reader:
         done.seconds, done.virtual_s = finite(e.get("seconds")), finite(e.get("virtual_s"))
         done.phases = {k: v for k, raw in table(e, "phases").items() if (v := finite(raw)) is not None}
         done.bytes_up, done.bytes_down = _whole(e.get("bytes_up")), _whole(e.get("bytes_down"))
-        done.epsilon = self.epsilon
+        done.epsilon, done.guard = self.run.spent, table(e, "guard")
         self._bytes("train", e)
         secure = table(e, "secure")
+        done.channel = _whole(secure.get("up")) or 0, _whole(secure.get("down")) or 0
         self._bytes("secure", {f"bytes_{k}": secure.get(k) for k in ("up", "down")})
         self._attach(done)
         self.run.rounds.append(done)
@@ -236,7 +242,7 @@ class _Reader:
 
     def _resumed(self, e: Mapping[str, Any]) -> None:
         self.run.resumed.append(_whole(e.get("from_round")) or 0)
-        self.run.status, self.run.reason, self.run.ended = "running", None, None
+        self.run.status, self.run.reason, self.run.ended, self.run.settled = "running", None, None, False
         self.run.rounds_planned = _whole(e.get("rounds")) or self.run.rounds_planned
 
     def _baseline(self, e: Mapping[str, Any]) -> None:
@@ -251,5 +257,6 @@ class _Reader:
         run.error = e.get("error")
         run.final = metrics_of(table(e, "final")) or run.final
         run.next = [str(c) for c in items(e, "next")]
-        run.privacy = table(e, "privacy") or run.privacy
+        if privacy := table(e, "privacy"):
+            run.privacy, run.spent, run.settled = privacy, finite(privacy.get("epsilon")) or run.spent, True
         run.model_digest = e.get("model_digest") or run.model_digest

@@ -67,8 +67,10 @@ def part(name: str) -> str:
 
 
 def _whole(value: Any) -> Any:
-    """A text whose large numbers ("4 812") do not break over lines; markup as it is."""
-    return re.sub(r"(?<=\d) (?=\d{3}\b)", "\u00a0", value) if type(value) is str else value
+    """A text whose large numbers ("4 812", "ε = 8.00") do not break over lines; markup as it is."""
+    if type(value) is not str:
+        return value
+    return re.sub(r"(?<=\d) (?=\d{3}\b)|(?<=[εδ]) (?==)|(?<=[εδ] =) (?=\d)", "\u00a0", value)
 
 
 @cache

@@ -42,6 +42,8 @@ def scalars(event: Mapping[str, Any]) -> tuple[int, dict[str, float]]:
             f"round/{k}": event.get(k) for k in ("loss_train", "seconds", "bytes_up", "bytes_down", "back", "lost")
         }
         found |= {f"phase/{k}": v for k, v in table(event, "phases").items()}
+        found |= {f"secure/bytes_{k}": v for k, v in table(event, "secure").items()}
+        found |= {f"privacy/{k}": v for k, v in table(event, "guard").items() if k != "next_clip"}
     elif kind == "released":
         found = {"privacy/epsilon": event.get("epsilon")}
     return step, {k: v for k, raw in found.items() if (v := finite(raw)) is not None}
@@ -125,6 +127,8 @@ class mlflow:
                     self._client.log_param(self._run, key, event[key])
         if self._run is None:
             return
+        if kind == "planned":
+            self._planned(event)
         step, found = scalars(event)
         for key, value in found.items():
             self._client.log_metric(self._run, key, value, step=step)
@@ -132,6 +136,17 @@ class mlflow:
             ends = {"done": "FINISHED", "stopped": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
             self._over = True
             self._client.set_terminated(self._run, ends.get(str(event.get("status")), "FINISHED"))
+
+    def _planned(self, event: Mapping[str, Any]) -> None:
+        """The terms of a guarantee and of a secure sum as parameters."""
+        terms = {
+            "privacy": ("budget", "delta", "unit", "adjacency", "noise_multiplier", "clip", "sampling", "accountant")
+        }
+        terms |= {"secure": ("mode", "least", "threshold", "gamma")}
+        for name, keys in terms.items():
+            for key in keys:
+                if (value := table(event, name).get(key)) is not None:
+                    self._client.log_param(self._run, f"{name}.{key}", value)
 
     def close(self) -> None:
         if self._run is not None and not self._over:

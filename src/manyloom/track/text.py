@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from manyloom.core import text
-from manyloom.track import intervals, verdict
+from manyloom.track import intervals, promise, verdict
 from manyloom.track.record import Judged, Metrics, Run
 from manyloom.track.view import PHASES
 
@@ -63,21 +63,21 @@ def _result(run: Run) -> list[str]:
     return [text.field(run.status, where)]
 
 
-def _privacy(run: Run) -> list[str]:
-    if run.status not in ("done", "stopped") or run.role is not None:
+def _privacy(run: Run, always: bool = False) -> list[str]:
+    if not always and (run.status not in ("done", "stopped") or run.role is not None):
         return []
     if run.privacy is None:
-        seen = "only sums" if run.secure else f"each {run.client_word[0]}'s update"
+        if run.secure:
+            said = f"The coordinator saw {promise.sums(run)}."
+            bare = "Nothing bounds what sums and model tell: no epsilon."
+            if run.beside and not always:
+                return [*textwrap.wrap(f"{said} {bare}", WIDTH), ""]
+            return [text.field("privacy", f"{said}\n{bare}")]
         if run.beside:
-            said = f"This run had no privacy protection: the coordinator saw {seen}."
+            said = f"This run had no privacy protection: the coordinator saw {promise.saw(run)}."
             return [*textwrap.wrap(said, WIDTH), ""]
-        return [text.field("privacy", f"none: the coordinator saw {seen}")]
-    p, spent = run.privacy, next((r.epsilon for r in reversed(run.rounds) if r.epsilon is not None), None)
-    value = text.epsilon(spent if spent is not None else p.get("epsilon"))
-    said = f"epsilon {value} at delta {p.get('delta', 0):g} for one {p.get('unit', 'record')}"
-    uncovered: Sequence[str] = p.get("uncovered") or ()
-    missing = [f"not covered: {', '.join(map(str, uncovered))}"] if uncovered else []
-    return [text.field("privacy", "\n".join([said, *missing]))]
+        return [text.field("privacy", f"none: the coordinator saw {promise.saw(run)}")]
+    return [text.field("privacy", "\n".join(promise.told(run))), *([""] if run.beside and not always else [])]
 
 
 def lost_line(run: Run) -> str:
@@ -103,7 +103,8 @@ def baselines_table(run: Run) -> str:
     table = _side_by_side(run, run.last, names)
     if max(map(len, table)) > WIDTH:
         table = _side_by_side(run, run.last, names[:1])
-    return "\n".join(table)
+    kept = promise.kept(run)
+    return "\n".join([*table, *textwrap.wrap(kept, WIDTH)] if kept else table)
 
 
 def _side_by_side(run: Run, judged: Judged, names: Sequence[str]) -> list[str]:
@@ -191,6 +192,8 @@ def show(run: Run, files: Sequence[str] = (), toml_path: str | None = None) -> s
     else:
         lines.append(text.field("result", f"{run.reason or 'none yet'}"))
     lines.append(clients_table(run))
+    if run.role is None and (run.privacy is not None or run.secure):
+        lines += _privacy(run, always=True)
     if run.lost_total:
         lines.append(text.field("lost", lost_line(run)))
     lines.append(text.field("bytes", f"{text.size(run.bytes_up)} up, {text.size(run.bytes_down)} down"))
@@ -203,7 +206,7 @@ def show(run: Run, files: Sequence[str] = (), toml_path: str | None = None) -> s
         lines.append(text.field("time", spent).replace("\u00a0", " "))
     if files:
         lines.append(text.field("files", " ".join(files)))
-    return "\n".join(line for line in lines if line)
+    return "\n".join(line.rstrip() for line in lines if line)
 
 
 def ends(found: tuple[float, float]) -> str:
@@ -217,12 +220,13 @@ def clients_table(run: Run, most: int = 8) -> str:
     judged = run.last
     if not people or judged is None:
         return ""
-    if len(people) > most:
-        told = [text.plural(run.size, run.client_word)]
+    kept = promise.kept(run)
+    if max(len(people), run.size) > most:
+        told = [text.plural(run.size, run.client_word), *([kept] if kept else [])]
         for name, s in judged.spread.items():
             told.append(f"{name} {text.number(s.low)} to {text.number(s.high)}, worst tenth {text.number(s.worst)}")
         return text.field("clients", "\n".join(told))
-    names = [m for m in ("loss", *text.ordered(judged.metrics, run.main)) if m in judged.metrics]
+    names = [m for m in ("loss", *text.ordered(judged.metrics, run.main)) if m in judged.metrics and not kept]
     names = list(dict.fromkeys(names))[:4]
     rows: list[list[str]] = []
     for p in people:
@@ -232,7 +236,8 @@ def clients_table(run: Run, most: int = 8) -> str:
         ]
         size = (p.train or 0) + (p.test or 0)
         rows.append(["  " + text.printable(p.name)[:24], text.count(size), f"{p.rounds}/{run.rounds_done}", *cells])
-    return text.columns(["clients", run.row_word[1], "rounds", *names], rows)
+    shown = text.columns(["clients", run.row_word[1], "rounds", *names], rows)
+    return "\n".join([shown, *textwrap.wrap(kept, WIDTH, initial_indent="  ", subsequent_indent="  ")])
 
 
 def day(t: str | None) -> str:
@@ -276,7 +281,8 @@ def runs_table(runs: Sequence[Mapping[str, Any]], home: str, size: int, now: dat
         final: Mapping[str, Any] = r.get("final") or {}
         best = next((m for m in ("auc", "accuracy", "rmse", "loss", *final) if final.get(m) is not None), None)
         result = f"{ {'accuracy': 'acc'}.get(best, best) } {text.number(final[best])}" if best else ""
-        spent = f"{text.epsilon(r['epsilon'])}/{text.epsilon(r['budget'])}" if r.get("epsilon") is not None else "none"
+        spent = "none" if r.get("epsilon") is None else text.epsilon(r["epsilon"])
+        spent += f"/{text.epsilon(r['budget'])}" if r.get("epsilon") is not None and r.get("budget") is not None else ""
         when = "now" if r.get("status") == "running" else ago(r.get("started"), now)
         moved = text.size((r.get("bytes_up") or 0) + (r.get("bytes_down") or 0))
         rounds = f"{r.get('rounds_done') or 0}/{r.get('rounds_planned') or 0}"

@@ -9,6 +9,7 @@ from typing import Any
 
 from manyloom.core import text
 from manyloom.track.folder import items, table
+from manyloom.track.heading import IN_PROCESS, head
 from manyloom.track.record import Spread, metrics_of
 
 Line = list[tuple[str, str]]
@@ -24,7 +25,6 @@ PHASES = {
     "wait": "waiting",
     "statistics": "column statistics",
 }
-IN_PROCESS = ("sequential", "vectorised", "auto")
 
 
 def joined(lines: list[Line]) -> str:
@@ -56,6 +56,7 @@ class View:
         self.worst: float | None = None
         self.epsilon: float | None = None
         self.budget: float | None = None
+        self.end: float | None = None  # epsilon of all planned rounds
         self.planned: Mapping[str, Any] = {}
         self.up = self.down = self.last_up = 0
         self.seconds: deque[float] = deque(maxlen=10)
@@ -82,7 +83,7 @@ class View:
     def _planned(self, e: Mapping[str, Any]) -> None:
         self.planned = e
         privacy = table(e, "privacy")
-        self.budget = text.finite(privacy.get("budget", privacy.get("epsilon")))
+        self.budget, self.end = text.finite(privacy.get("budget")), text.finite(privacy.get("epsilon"))
 
     def _resumed(self, e: Mapping[str, Any]) -> None:
         self.round = int(e.get("from_round") or 0)
@@ -135,9 +136,10 @@ class View:
 
     def _round_done(self, e: Mapping[str, Any]) -> None:
         self.round = int(e["round"])
-        self.last_up = int(e.get("bytes_up") or 0)
+        channel = table(e, "secure")
+        self.last_up = int(e.get("bytes_up") or 0) + int(channel.get("up") or 0)
         self.up += self.last_up
-        self.down += int(e.get("bytes_down") or 0)
+        self.down += int(e.get("bytes_down") or 0) + int(channel.get("down") or 0)
         waited = text.finite(table(e, "phases").get("wait")) or 0.0
         self.seconds.append(max(0.0, (text.finite(e.get("seconds")) or 0.0) - waited))
 
@@ -191,47 +193,7 @@ class View:
 
     def head(self, width: int = 80) -> list[Line]:
         """The name, the data, the plan: printed once, above."""
-        e = self.started
-        where = "in process" if e.get("runtime") in IN_PROCESS else str(e.get("runtime") or "")
-        execution = table(e, "execution")
-        device = str(execution.get("device") or "cpu")
-        if e.get("runtime") == "vectorised" or device != "cpu":
-            where = f"{e.get('runtime')} on {device}"
-        told = [text.algorithm(e.get("algorithm")), self.words(text.population(e))]
-        told += [where] if where else []
-        told += [f"seed {e['seed']}"] if e.get("seed") is not None else []
-        lines: list[Line] = [[(f"{e.get('run', '')}  ", "bold"), (", ".join(told), "dim")]]
-        return lines + [[(row, "")] for row in self._data(width) + self._plan(width)]
-
-    def _data(self, width: int) -> list[str]:
-        source, clients = table(self.started, "source"), items(self.started, "clients")
-        pair = list(self.started.get("row_word") or ("row", "rows"))
-        rows = [(c.get("train") or 0) + (c.get("test") or 0) for c in clients]
-        said: list[str] = []
-        if clients and len(clients) <= 8:
-            each = ", ".join(f"{text.printable(str(c['name']))} {text.count(n)}" for c, n in zip(clients, rows))
-            said.append(f"{each} {pair[1]}")
-        elif clients:
-            middle = text.count(statistics.median(rows))
-            said.append(f"{self.words(len(clients))}, {text.plural(sum(rows), pair)} (median {middle})")
-        elif summary := table(self.started, "population"):
-            total = int(summary.get("train") or 0) + int(summary.get("test") or 0)
-            said.append(f"{self.words(text.population(self.started))}, {text.plural(total, pair)}")
-        origin = [str(source[k]) for k in ("title", "licence") if source.get(k)]
-        said += [", ".join(origin)] if origin else []
-        return text.field("data", "\n".join(said), width).split("\n") if said else []
-
-    def _plan(self, width: int) -> list[str]:
-        e = self.planned
-        if not e:
-            return []
-        took = text.finite(e.get("seconds_estimate"))
-        told = [text.plural(self.rounds, ("round", "rounds"))]
-        told += [f"about {text.about(took)}"] if took is not None else []
-        told += [f"{text.size(e['bytes_up_round'])} up a round"] if e.get("bytes_up_round") is not None else []
-        privacy = table(e, "privacy")
-        spend = f"epsilon {text.epsilon(privacy.get('epsilon'))} of {text.epsilon(self.budget)}"
-        return text.field("plan", ", ".join([*told, spend if privacy else "no privacy"]), width).split("\n")
+        return head(self, width)
 
     def frame(self, now: float, width: int = 80, ascii: bool = False) -> list[Line]:
         """The region that is redrawn: at most nine lines; two in a narrow or ASCII terminal."""
@@ -245,7 +207,7 @@ class View:
             lines.append(self._now(room))
         if self.at:
             lines += [self._curve(name) for name in dict.fromkeys((self.main, "loss")) if name in self.curves]
-        if self.budget is not None:
+        if self.end is not None or self.budget is not None:
             lines.append(self._spent())
         lines.append(self._moved(room))
         if self.round < 3 and not self.over:
@@ -299,15 +261,15 @@ class View:
         return [*line, (f"  best {text.number(best)} in round {at}", "dim")]
 
     def _spent(self) -> Line:
-        spent, budget = self.epsilon or 0.0, self.budget or 1.0
-        end = text.finite(table(self.planned, "privacy").get("epsilon"))
-        lasts = f"enough for round {self.rounds}" if end is not None and end <= budget + 1e-9 else ""
-        line: Line = [("epsilon  ", "dim"), (f"{text.epsilon(spent)} of {text.epsilon(budget)}  ", "")]
-        return [
-            *line,
-            *self._bar(spent / budget, 28),
-            (f"  {lasts}" if lasts and not self.over else "", "dim"),
-        ]
+        spent, end, budget = self.epsilon or 0.0, self.end, self.budget
+        of = budget if budget is not None else end or 1.0
+        lasts = ""
+        if end is not None and budget is not None:
+            enough = end <= budget * (1 + 1e-9)
+            lasts = f"enough for round {self.rounds}" if enough else f"ends before round {self.rounds}"
+        said = f"{text.epsilon(spent)} of {text.epsilon(of)}{'' if budget is not None else ' planned'}  "
+        line: Line = [("epsilon  ", "dim"), (said, ""), *self._bar(spent / of, 28)]
+        return [*line, (f"  {lasts}" if lasts and not self.over else "", "dim")]
 
     def _moved(self, width: int) -> Line:
         line: Line = [("bytes    ", "dim"), (f"{text.size(self.up)} up, {text.size(self.down)} down", "")]
@@ -325,8 +287,9 @@ class View:
         for name in dict.fromkeys((self.main, "loss")):
             if known := [v for v in self.curves.get(name, []) if v is not None]:
                 told.append(f"{name} {text.number(known[-1])}")
-        if self.budget is not None:
-            told.append(f"eps {text.epsilon(self.epsilon or 0.0)}/{text.epsilon(self.budget)}")
+        of = self.budget if self.budget is not None else self.end
+        if of is not None:
+            told.append(f"eps {text.epsilon(self.epsilon or 0.0)}/{text.epsilon(of)}")
         if self.asked:
             told.append(f"clients {self.back}/{self.asked}")
         second = "  ".join(told)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from manyloom.core import text
-from manyloom.track import charts, drawing, intervals, verdict
+from manyloom.track import charts, drawing, intervals, promise, verdict
 from manyloom.track.record import Judged, Run
 from manyloom.track.sections.parts import FEW, Data, Drawer, capital, hue
 
@@ -20,7 +20,7 @@ def section(run: Run, draw: Drawer) -> Data | None:
     judged = run.last
     if run.size > FEW:
         return _many(run, judged, draw)
-    return {"sentence": _sentence(run), **_table(run, judged)}
+    return {"sentence": _sentence(run), **_table(run, judged, draw.hides(run))}
 
 
 def _sentence(run: Run) -> str:
@@ -34,6 +34,8 @@ def _sentence(run: Run) -> str:
         return f"One {run.client_word[0]} took part, so there is nobody to compare it with."
     found = verdict.worst_client(run)
     if found is None:
+        if kept := promise.kept(run):
+            return kept
         if run.last.split == "own":
             return f"The model was judged on the source’s own test set, not at each {run.client_word[0]}."
         return f"No number was reported for a single {run.client_word[0]}."
@@ -58,16 +60,19 @@ def _why(run: Run, worst: int) -> str:
     return ""
 
 
-def _table(run: Run, judged: Judged | None) -> Data:
-    names = [m for m in ("loss", *text.ordered(run.metric_names, run.main)) if judged and m in judged.metrics]
+def _table(run: Run, judged: Judged | None, hidden: bool) -> Data:
+    told = judged.metrics if judged is not None and not promise.kept(run) else {}
+    names = [m for m in ("loss", *text.ordered(run.metric_names, run.main)) if m in told]
     names = list(dict.fromkeys(names))[:5]
-    head = [capital(run.client_word[0]), run.row_word[1], "train / test", "took part", *map(text.metric, names)]
+    head = [capital(run.client_word[0]), run.row_word[1], "train / test", *([] if hidden else ["took part"])]
+    head += map(text.metric, names)
     rows: list[Data] = []
     few = False
     for i, p in sorted(run.people.items()):
         little = judged is not None and intervals.says_little(*judged.counts.get(i, (None, None)))
         cells = [text.count((p.train or 0) + (p.test or 0)), f"{p.train or 0} / {p.test or 0}"]
-        cells.append(f"{p.rounds} of {run.rounds_done}" if run.role != "local" else "–")
+        if not hidden:
+            cells.append(f"{p.rounds} of {run.rounds_done}" if run.role != "local" else "–")
         for m in names:
             value = judged.clients.get(i, {}).get(m) if judged else None
             star = " *" if m == "auc" and little and value is not None else ""
@@ -83,9 +88,11 @@ def _table(run: Run, judged: Judged | None) -> Data:
 def _many(run: Run, judged: Judged | None, draw: Drawer) -> Data:
     name = run.main
     spread = judged.spread.get(name) if judged else None
-    word = run.client_word
+    word, hidden = run.client_word, draw.hides(run)
     if judged is None or not judged.clients or spread is None:
         told = f"{text.plural(run.size, word)}; no number was reported for a single one."
+        if kept := promise.kept(run):
+            told = f"{text.plural(run.size, word)}. {kept} So nobody can tell here whom the model serves badly."
         if judged is not None and name in judged.edges:
             mean, worst = judged.edges[name]
             told = (
@@ -125,12 +132,13 @@ def _many(run: Run, judged: Judged | None, draw: Drawer) -> Data:
         "numbers": numbers,
     }
     rows = [
-        [run.who(i), text.count(judged.counts.get(i, (0, 0))[0] or 0), _took(run, i), text.number(v)] for v, i in worst
-    ]
+        [run.who(i), text.count(judged.counts.get(i, (0, 0))[0] or 0), *([] if hidden else [_took(run, i)]),
+         text.number(v)] for v, i in worst
+    ]  # fmt: skip
     table = {
         "title": "The five worst",
         "subtitle": f"By {text.metric(name)}, of {text.count(len(values))}.",
-        "head": [capital(word[0]), f"test {run.row_word[1]}", "took part", text.metric(name)],
+        "head": [capital(word[0]), f"test {run.row_word[1]}", *([] if hidden else ["took part"]), text.metric(name)],
         "rows": rows,
     }
     return {"sentence": said, "chart": chart, "worst": table}

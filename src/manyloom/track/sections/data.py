@@ -52,6 +52,8 @@ def _sentence(run: Run, people: list[Person]) -> str:
     if run.size == 1 or run.role is not None:
         return said
     sent = "updates, column sums and counts" if run.statistics else "updates and counts"
+    if run.secure:
+        return f"{said} Nothing was pooled: {sent} of the {run.client_word[1]} met only in sums."
     return f"{said} Nothing was pooled: each {one} sent {sent}."
 
 

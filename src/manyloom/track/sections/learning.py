@@ -46,10 +46,11 @@ def _chart(run: Run, judged: list[tuple[int, Judged]], name: str, draw: Drawer, 
     inner = [(r, *s.tenths) for r, j in judged if (s := j.spread.get(name))] if run.size > FEW else []
     pooled = run.beside.get("central")
     value = pooled.metrics.get(name) if pooled else None
-    lost = sorted({x.round for x in run.lost}) if name == "loss" or alone else []
+    hidden = draw.hides(run)
+    lost = sorted({x.round for x in run.lost}) if (name == "loss" or alone) and not hidden else []
     often = len(lost) > max(10, run.rounds_done // 3)  # marks everywhere tell nothing
     rejected = [int(e["round"]) for e in run.rejected if "round" in e]
-    tip = [{"r": r, "tip": _tip(run, r, j, name, shown)} for r, j in judged if j.metrics.get(name) is not None]
+    tip = [{"r": r, "tip": _tip(run, r, j, name, shown, hidden)} for r, j in judged if j.metrics.get(name) is not None]
     heading = verdict.title_learning(run, name)
     first, last = known[0][0], max(run.rounds_done, known[-1][0])
     say = f"over {text.plural(run.rounds_done, ('round', 'rounds'))}"
@@ -131,13 +132,13 @@ def _subtitle(run: Run, name: str, shown: list[int], band: object, inner: object
     return " ".join(said)
 
 
-def _tip(run: Run, r: int, judged: Judged, name: str, shown: list[int]) -> str:
+def _tip(run: Run, r: int, judged: Judged, name: str, shown: list[int], hidden: bool) -> str:
     start = f"round {r}" if r else "before training"
     told = [start, f"all {run.row_word[1]} {text.number(judged.metrics.get(name))}"]
     told += [f"{run.who(i)} {text.number(judged.clients[i].get(name))}" for i in shown if i in judged.clients]
     if not shown and (s := judged.spread.get(name)) and run.size > 1:
         told.append(f"{run.client_word[1]} {text.number(s.low)} to {text.number(s.high)}")
-    if run.size <= FEW:
+    if run.size <= FEW and not hidden:
         told += [f"{x.name} lost" for x in run.lost if x.round == r]
     return "; ".join(told)
 
@@ -149,13 +150,14 @@ def _numbers(run: Run, judged: list[tuple[int, Judged]], names: list[str]) -> Da
     spent = any(r.epsilon is not None for r in run.rounds)
     by_round = {r.round: r for r in run.rounds}
     head = ["Round", *map(text.metric, names), *(f"{text.metric(one)}, {run.who(i)}" for i in ids)]
-    head += ([f"{text.metric(run.main)}, worst tenth"] if run.size > FEW else []) + (["ε"] if spent else [])
+    tenth = run.size > FEW and any(run.main in j.spread for _, j in judged)
+    head += ([f"{text.metric(run.main)}, worst tenth"] if tenth else []) + (["ε"] if spent else [])
     rows: list[list[str]] = []
     for k in drawing.thin(len(judged), ROWS):
         r, j = judged[k]
         row = [str(r), *(text.number(j.metrics.get(m)) for m in names)]
         row += [text.number(j.clients.get(i, {}).get(one)) for i in ids]
-        if run.size > FEW:
+        if tenth:
             row.append(text.number(j.spread[run.main].worst) if run.main in j.spread else "–")
         if spent:
             row.append(text.epsilon(by_round[r].epsilon) if r in by_round else "–")

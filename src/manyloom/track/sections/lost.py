@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from manyloom.core import text
-from manyloom.track import drawing
+from manyloom.track import drawing, promise
 from manyloom.track.record import THREADS, Loss, Person, Run
 from manyloom.track.sections.parts import ROWS, Data, Drawer, capital, every, place
 from manyloom.track.verdict import number_word
@@ -20,25 +20,30 @@ def title(run: Run) -> str:
 def section(run: Run, draw: Drawer) -> Data | None:
     if not (run.rounds or run.lost) or run.role is not None:
         return None
-    hidden = _hidden(run) and not draw.participation
+    if draw.hides(run):
+        empty: Data = {"cloth": None, "replies": None, "rows": [], "word": "", "more": "", "failed": []}
+        return {"sentence": promise.left_out(run), **empty}
     shown = run.lost[:LISTED]
     rest = run.lost_total - len(shown)
     more = f"{text.count(rest)} more are in the run's events." if rest > 0 else ""
     threads = 0 < len(run.people) <= THREADS and run.size <= THREADS
     return {
-        "sentence": _sentence(run) if not hidden else "Left out: who took part when would weaken the promised privacy.",
-        "cloth": _cloth(run) if threads and not hidden and run.rounds else None,
-        "replies": _replies(run) if not threads and not hidden and run.lost_total and run.rounds else None,
-        "rows": [] if hidden else [(x.round, x.name, x.text, _back(run, x)) for x in shown],
+        "sentence": " ".join([_sentence(run), *_beside(run)]),
+        "cloth": _cloth(run) if threads and run.rounds else None,
+        "replies": _replies(run) if not threads and run.lost_total and run.rounds else None,
+        "rows": [(x.round, x.name, x.text, _back(run, x)) for x in shown],
         "word": capital(run.client_word[0]),
-        "more": more if not hidden else "",
+        "more": more,
         "failed": [_failed(e) for e in run.failed],
     }
 
 
-def _hidden(run: Run) -> bool:
-    """Whether the claim counts on nobody knowing who took part."""
-    return run.privacy is not None and bool(run.privacy.get("amplified"))
+def _beside(run: Run) -> list[str]:
+    """What holds of one who reads here who took part, where a claim counts on nobody knowing it."""
+    found = promise.for_readers(run, True)
+    if len(found) < 2:
+        return []
+    return [f"Against readers of this list only ε = {text.epsilon(found[0].epsilon)} holds: without amplification."]
 
 
 def _failed(e: object) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from manyloom.core import text
-from manyloom.track import drawing
+from manyloom.track import drawing, promise
 from manyloom.track.record import Run
 
 Data = dict[str, Any]
@@ -24,6 +24,10 @@ class Drawer:
 
     participation: bool = False
     lacking: list[str] = field(default_factory=list[str])
+
+    def hides(self, run: Run) -> bool:
+        """Whether who took part when is left out: the claim counts on readers not knowing it."""
+        return promise.amplified(run) and not self.participation
 
     def __call__(self, name: str, make: Callable[[], str]) -> Markup | None:
         try:

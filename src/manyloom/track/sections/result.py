@@ -9,7 +9,7 @@ from datetime import datetime
 from markupsafe import Markup, escape
 
 from manyloom.core import text
-from manyloom.track import intervals, verdict
+from manyloom.track import intervals, promise, verdict
 from manyloom.track.record import Judged, Metrics, Run
 from manyloom.track.sections.parts import BARS, Data, Drawer, capital, ticks
 
@@ -25,7 +25,7 @@ def section(run: Run, draw: Drawer) -> Data:
     tone = "warn" if run.status == "done" and verdict.diverged(run) else TONES.get(run.status, "calm")
     done = f"{run.rounds_done} of {run.rounds_planned} rounds" if run.rounds_planned else ""
     meta = " · ".join(part for part in (run.id, date(run.started), done) if part)
-    return {"tone": tone, "meta": meta, "lead": _lead(run), "figures": _keys(run), "ranges": _ranges(run)}
+    return {"tone": tone, "meta": meta, "lead": _lead(run, draw), "figures": _keys(run, draw), "ranges": _ranges(run)}
 
 
 def date(t: str | None) -> str:
@@ -36,22 +36,27 @@ def date(t: str | None) -> str:
         return ""
 
 
-def _lead(run: Run) -> Markup:
-    said = str(escape(" ".join(verdict.verdict(run)) or "Nothing has happened yet."))
+def _lead(run: Run, draw: Drawer) -> Markup:
+    sentences = verdict.verdict(run)
+    if draw.hides(run) and run.status == "failed":  # a reason may count replies
+        sentences = [s.partition(": ")[0].rstrip(".") + "." if s.startswith("It failed ") else s for s in sentences]
+    said = str(escape(" ".join(sentences) or "Nothing has happened yet."))
     name = text.metric(run.main)
     value = text.number((run.final or {}).get(run.main))
     found = re.escape(str(escape(f"{name} {value}")))
     return Markup(re.sub(found, lambda m: f"<b>{m[0]}</b>", said, count=1))
 
 
-def _keys(run: Run) -> list[Data]:
+def _keys(run: Run, draw: Drawer) -> list[Data]:
     final, judged = run.final or {}, run.last
     others = [m for m in text.ordered(run.metric_names, run.main) if m != run.main]
     keys = [_metric_key(run, run.main, judged, final)]
     keys += [_metric_key(run, others[0], judged, final)] if others else []
     if run.role in ("local", "sweep"):
         return keys
-    keys += [_privacy_key(run)]
+    keys += [_privacy_key(run, draw)]
+    if draw.hides(run):
+        return keys + _planned_keys(run)
     moved = run.bytes_up + run.bytes_down
     ways = f"{text.size(run.bytes_up)} up, {text.size(run.bytes_down)} down"
     keys.append({"label": "Moved", "value": text.size(moved), "note": ways})
@@ -73,6 +78,18 @@ def _keys(run: Run) -> list[Data]:
     return keys
 
 
+def _planned_keys(run: Run) -> list[Data]:
+    """What a run cost where exact numbers would tell how many took part: as planned, about."""
+    up, down = (text.finite(run.planned.get(f"bytes_{way}_round")) for way in ("up", "down"))
+    done = text.plural(run.rounds_done, ("round", "rounds"))
+    moved = text.size((up + down) * run.rounds_done) if up is not None and down is not None else text.UNKNOWN
+    return [
+        {"label": "Moved, as planned", "value": f"{moved}", "note": f"in {done}"},
+        {"label": "Time", "value": f"about {text.about(run.seconds)}", "note": f"for {done}"},
+        {"label": "Replies", "value": "left out", "note": "who took part stays with the operator"},
+    ]
+
+
 def _metric_key(run: Run, name: str, judged: Judged | None, final: Metrics) -> Data:
     value, note = final.get(name), ""
     pooled = run.beside.get("central")
@@ -89,16 +106,26 @@ def _metric_key(run: Run, name: str, judged: Judged | None, final: Metrics) -> D
     return {"label": label or capital(text.metric(name)), "value": text.number(value), "note": note}
 
 
-def _privacy_key(run: Run) -> Data:
+def _privacy_key(run: Run, draw: Drawer) -> Data:
     if run.role == "central":
         return {"label": "Privacy", "value": "none", "note": "all records in one place"}
     if run.privacy is None:
-        seen = "the hub saw only sums" if run.secure else "the hub saw each update"
-        return {"label": "Privacy", "value": "none", "note": seen}
-    spent = next((r.epsilon for r in reversed(run.rounds) if r.epsilon is not None), None)
-    budget, unit = run.privacy.get("budget"), run.privacy.get("unit", "record")
-    note = f"of {text.epsilon(budget)}, per {unit}" if budget is not None else f"per {unit}"
-    return {"label": "Privacy spent", "value": f"ε {text.epsilon(spent)}", "note": note}
+        if run.secure:
+            return {"label": "Privacy", "value": "only sums", "note": "the hub saw no single update; no ε"}
+        return {"label": "Privacy", "value": "none", "note": "the hub saw each update"}
+    if not promise.complete(run):
+        return {"label": "Privacy", "value": "none", "note": "the claim is not complete"}
+    budget, found = text.finite(run.privacy.get("budget")), promise.for_readers(run, draw.participation)
+    if run.spent is None:
+        return {"label": "Privacy spent", "value": "ε 0.00", "note": f"{text.epsilon(found[0].epsilon)} planned"}
+    one = f"for one {promise.unit(run)}"
+    note = f"of {budget:g}, {one}" if budget is not None else one
+    if found[0].epsilon > run.spent:
+        note = f"{one}, of readers who see who took part; {text.epsilon(run.spent)} without"
+    elif len(found) > 1:
+        planned = "planned " if found[1].planned else ""
+        note += f"; {text.epsilon(found[1].epsilon)} {planned}without amplification"
+    return {"label": "Privacy spent", "value": f"ε {text.epsilon(found[0].epsilon)}", "note": note}
 
 
 # ---- federated, pooled, alone
@@ -126,7 +153,7 @@ def _ranges(run: Run) -> Data | None:
     return {
         "heading": heading,
         "label": heading,
-        "subtitle": f"{capital(text.metric(name))} on {where}. {bar}{ring}".strip(),
+        "subtitle": f"{capital(text.metric(name))} on {where}. {bar}{ring} {promise.kept(run)}".strip(),
         "rows": drawn,
         "ticks": marks,
         "title": text.metric(name),
