@@ -53,6 +53,7 @@ TITLES = {
     "uplink": "what happens to an update on its way up",
     "downlink": "what happens to the model on its way down",
     "aggregate": "how updates become one",
+    "validation": "rows of the hub's own, by which a round is judged",
     "attack": "clients that lie, in a simulation",
     "privacy": "what is promised of one client; its presence switches it on",
     "secure": "sums that the hub can't take apart; its presence switches it on",
