@@ -67,7 +67,7 @@ def test_other_parameters_to_one() -> None:
 def test_another_threshold_to_one() -> None:
     world = World(5, params(5), meddle=at(1, {1}, lambda b, i: b | {"kt": numbers([4, 4])}))
     assert "do not open" in nothing_opened(world)
-    low = World(5, params(5), degree=(4, 2))
+    low = World(5, params(5), meddle=at(1, set(range(5)), lambda b, i: b | {"kt": numbers([4, 2])}))
     assert "threshold 2" in nothing_opened(low)
 
 

@@ -26,7 +26,7 @@ from manyloom.secure.opening import unmask
 from manyloom.secure.shamir import SHARE
 from manyloom.secure.wire import VERBS, numbers, pack, rows
 from tests.secure.playing import World, params
-from tests.secure.watching import Watch, outside, own_masks, played, repeats
+from tests.secure.watching import Watch, complexity, outside, own_masks, played, repeats
 
 
 def stream(seed: bytes, d: int = 64) -> np.ndarray:
@@ -65,31 +65,16 @@ def test_12_seeds_are_derived_whole_and_masks_reach_every_number() -> None:
     assert words.max() > 2**32 - 2**16 and words.min() < 2**16
 
 
-def _complexity(bits: int, n: int) -> int:
-    """The shortest linear recurrence over GF(2) of n bits (Berlekamp and Massey)."""
-    c = b = 1
-    length, shift, seen = 0, 1, 0  # `seen`: the bits so far, the latest lowest
-    for i in range(n):
-        seen = seen << 1 | (bits >> i & 1)
-        if (c & seen & ((1 << (length + 1)) - 1)).bit_count() & 1:
-            before = c
-            c ^= b << shift
-            if 2 * length <= i:
-                length, b, shift = i + 1 - length, before, 0
-        shift += 1
-    return length
-
-
 def test_12_sums_of_masks_follow_no_short_recurrence() -> None:
     """Low bits of a sum of masks: half as long as the bits, as for random ones; a linear generator's stay short."""
     n = 4000
     total = sum((stream(os.urandom(16), n) & 1 for _ in range(5)), np.zeros(n, np.uint32)) & 1
-    assert abs(_complexity(int("".join(map(str, total[::-1])), 2), n) - n // 2) < 20
+    assert abs(complexity(int("".join(map(str, total[::-1])), 2), n) - n // 2) < 20
     state, bits = 1, 0
     for i in range(n):  # the planted error: a shift register of 127 bits
         bits |= (state & 1) << i
         state = state >> 1 | ((state ^ state >> 1) & 1) << 126
-    assert _complexity(bits, n) == 127
+    assert complexity(bits, n) == 127
 
 
 def test_13_eleven_hundred_clients_do_not_overflow_silently() -> None:

@@ -15,7 +15,7 @@ from tests.secure.watching import Watch, own_masks, played, repeats
 
 
 def test_3_a_mask_is_as_long_as_the_update_and_no_layer_repeats_it() -> None:
-    d = 5000
+    d = 70_000  # longer than a chunk of the cipher
     world = World(3, params(3, d, delta_drop="0"))
     assert world.run(attempts=1).total is not None
     rows = own_masks(world)

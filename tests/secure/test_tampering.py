@@ -107,7 +107,7 @@ def test_sealed_shares_of_another_form_are_lost(change: Callable[[Slots], Slots]
 @pytest.mark.parametrize("stage", [0, 1, 2])
 @pytest.mark.parametrize("mode", ["active", "semi"])
 def test_a_message_of_another_round_or_attempt(stage: int, mode: str) -> None:
-    """Client 3 repeats what it said before: it is lost, or its neighbours stop, or the sum fails; it is never summed."""
+    """Client 3 repeats what it said before: lost, or its neighbours stop, or the sum fails; never summed."""
     for again in ((1, 1), (5, 0)):
         world = World(5, params(5, mode=mode, kappa=80), lost={(0, 4): set()})
         old: dict[int, Slots] = {}
@@ -137,7 +137,7 @@ def test_a_masked_input_of_another_attempt_does_not_pass_as_a_sum() -> None:
 
 
 @pytest.mark.parametrize("name", ["b", "s"])
-@pytest.mark.parametrize("value", [bytes(SHARE), b"\xff" * SHARE, P.to_bytes(SHARE, "little")])
+@pytest.mark.parametrize("value", [bytes(SHARE), b"\xff" * SHARE, P.to_bytes(SHARE, "little")], ids=["0", "top", "p"])
 def test_a_share_replaced_is_named(name: str, value: bytes) -> None:
     def lie(body: Slots, i: int) -> Slots:
         assert body[name].shape[1]

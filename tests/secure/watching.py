@@ -104,7 +104,7 @@ def own_masks(world: World) -> np.ndarray:
 
 
 def repeats(rows: np.ndarray, window: int = 8) -> bool:
-    """Whether any run of `window` words is found twice, in one row or in two, at any places that are multiples of it."""
+    """Whether any run of `window` words is found twice, in one row or two, at places that are multiples of it."""
     cut = rows[:, : rows.shape[1] // window * window].reshape(-1, window)
     return len(np.unique(cut, axis=0)) < len(cut)
 
@@ -115,3 +115,18 @@ def played() -> tuple[World, Watch]:
     world = World(4, params(4, 200, delta_drop="0"), suite=watch.suite())
     assert world.run(attempts=1).total is not None
     return world, watch
+
+
+def complexity(bits: int, n: int) -> int:
+    """The shortest linear recurrence over GF(2) of n bits (Berlekamp and Massey)."""
+    c = b = 1
+    length, shift, seen = 0, 1, 0  # `seen`: the bits so far, the latest lowest
+    for i in range(n):
+        seen = seen << 1 | (bits >> i & 1)
+        if (c & seen & ((1 << (length + 1)) - 1)).bit_count() & 1:
+            before = c
+            c ^= b << shift
+            if 2 * length <= i:
+                length, b, shift = i + 1 - length, before, 0
+        shift += 1
+    return length

@@ -15,7 +15,7 @@ def costs(p: Params, n: int, k: int, run: str) -> tuple[int, int]:
 
     >>> p = Params("semi", 3, 4, 1000, 8.0, 256, weights="plain")
     >>> costs(p, 4, 3, "run")
-    (4545, 1898)
+    (4545, 1618)
     """
     active = p.mode == "active"
     up = ADVERT + k * SEALED + 4 * p.total + (2 * SIGNATURE if active else 0) + k * SHARE
