@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NamedTuple
 
-from manyloom.core.validate import Above, AtLeast, Below
+from manyloom.core.validate import Above, AtLeast, Below, Within
 
 
 class Secure(NamedTuple):
@@ -28,9 +28,9 @@ class Secure(NamedTuple):
     fidelity: Literal["full", "ideal"] = "full"
     neighbours: Annotated[int | None, AtLeast(1)] = None
     threshold: Annotated[int | None, AtLeast(1)] = None
-    gamma: Annotated[float, AtLeast(0), Below(1)] = 0.1
-    delta_drop: Annotated[float, AtLeast(0), Below(1)] = 0.1
-    alpha: Annotated[float, Above(0), Below(1)] = 2 / 3
+    gamma: Annotated[float, Below(1)] = 0.1
+    delta_drop: Annotated[float, Below(1)] = 0.1
+    alpha: Annotated[float, Within(0.5, 1)] = 2 / 3
     kappa: Annotated[int | None, AtLeast(1)] = None
     scale: Annotated[int | None, AtLeast(1)] = None
     range: Annotated[float, Above(0)] = 8.0
