@@ -19,7 +19,7 @@ def cnn_s(features: tuple[int, ...], classes: int, *, channels: Sequence[int] = 
     for _ in channels:
         side = (side - 5) // 2 + 1
     return nn.Sequential(
-        nn.Unflatten(1, (1, *features[-2:])) if len(features) == 2 else nn.Identity(),
+        nn.Unflatten(1, (1, features[0])) if len(features) == 2 else nn.Identity(),
         nn.Conv2d(1, first, 5, stride=2),
         nn.ReLU(),
         nn.Conv2d(first, second, 5, stride=2),

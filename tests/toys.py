@@ -7,13 +7,16 @@ import torch
 from torch import nn
 
 from manyloom.algorithms import fedavg
+from manyloom.core.exchange import Ask, Lost, Reply
 from manyloom.core.parts import Algorithm
 from manyloom.core.task import Task
 from manyloom.data import Federation
 from manyloom.job.job import Job
 from manyloom.job.loop import loop, start
 from manyloom.job.prepare import prepare
+from manyloom.privacy.settings import Privacy
 from manyloom.runtime.local import Local
+from manyloom.secure.settings import Secure
 
 
 class ThreeNumbers(nn.Module):
@@ -65,3 +68,57 @@ def history(events) -> list[dict]:
     clock = {"seconds", "phases"}
     kept = [e.to_json() for e in events if e.type in ("round_done", "evaluated", "client_done", "client_lost")]
     return [{k: v for k, v in e.items() if k not in clock} for e in kept]
+
+
+def of(events, kind: str) -> list:
+    """The events of one kind."""
+    return [e for e in events if e.type == kind]
+
+
+def hospitals(**more) -> Federation:
+    """Five clients, all of which hold rows out: enough for secure sums of metrics."""
+    return classes(**{"sizes": (30, 15, 20, 10, 25), "test": 0.3, **more})
+
+
+def writers(n=40, rows=4, **more) -> Federation:
+    """Many small clients of one size, nothing held out."""
+    return classes(**{"sizes": (rows,) * n, "test": 0.0, **more})
+
+
+def secured(algorithm: Algorithm | None = None, federation: Federation | None = None, *, table=None, **settings) -> Job:
+    """A job with secure sums; `table` is what [secure] says beyond the cheap fidelity."""
+    return job(
+        algorithm, federation or hospitals(), secure=Secure(**{"fidelity": "ideal", **(table or {})}), **settings
+    )
+
+
+def private(algorithm: Algorithm | None = None, federation: Federation | None = None, *, table=None, **settings) -> Job:
+    """A job with a privacy claim over `writers`; `table` is what [privacy] says beyond clip 1 and z 1."""
+    said = {"clip": 1.0, **(table if table is not None else {"noise_multiplier": 1.0})}
+    chosen = algorithm or fedavg(lr=0.1, batch_size=5)
+    return job(
+        chosen, federation or writers(), privacy=Privacy(**said), **{"cohort": 1.0, "eval_every": 99, **settings}
+    )
+
+
+class Listening(Local):
+    """A runtime that keeps what was asked and answered, and lets a test change either.
+
+    `before(ask)` may give the answers itself; `after(ask, answers)` may change them; None: leave it.
+    """
+
+    def __init__(self, before=None, after=None) -> None:
+        super().__init__()
+        self.before, self.after = before, after
+        self.heard: list[tuple[Ask, list[Reply | Lost]]] = []
+
+    def ask(self, ask: Ask) -> list[Reply | Lost]:
+        answers = self.before(ask) if self.before else None
+        answers = super().ask(ask) if answers is None else answers
+        changed = self.after(ask, answers) if self.after else None
+        answers = answers if changed is None else changed
+        self.heard.append((ask, answers))
+        return answers
+
+    def of(self, verb: str) -> list[tuple[Ask, list[Reply | Lost]]]:
+        return [(ask, answers) for ask, answers in self.heard if ask.verb == verb]

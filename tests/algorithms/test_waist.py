@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from manyloom import algorithms as A
+from manyloom.algorithms.recipe import CARDS
 from manyloom.core.task import Task
 from manyloom.data import Federation
 from manyloom.job.job import Execution, Job
@@ -94,14 +95,14 @@ def test_the_order_of_clients_changes_nothing(recipe):
             x, y, [parts[i] for i in order], names=[names[i] for i in order], test=0.0, classes=3
         )
 
-    algorithm = A.RECIPES[recipe](**LOCAL)
+    algorithm = A.RECIPES[recipe](**CARDS[recipe].example, **LOCAL)
     one, other = (theta(job(algorithm, federation(o), rounds=2)) for o in ([0, 1, 2, 3, 4], [3, 1, 4, 0, 2]))
     torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("recipe", A.RECIPES)
 def test_both_engines_give_the_same_model_and_repeat_to_the_bit(recipe):
-    algorithm = A.RECIPES[recipe](**LOCAL)
+    algorithm = A.RECIPES[recipe](**CARDS[recipe].example, **LOCAL)
     runs = {n: [play(job(algorithm, cohort=4, execution=Execution(name=n))) for _ in range(2)]
             for n in ("sequential", "vectorised")}  # fmt: skip
     for first, second in runs.values():

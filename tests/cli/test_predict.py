@@ -60,10 +60,11 @@ def test_a_file_of_patients(here: Cli, run: str, tmp_path: Path) -> None:
 
 def test_json_keep_and_parquet(here: Cli, run: str, tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
+    from manyloom.data.rows import read_file
     from manyloom.track import rows
 
     patients(tmp_path / "new.csv", drop=("disease",))
-    columns = rows.read_file(tmp_path / "new.csv")
+    columns = read_file(tmp_path / "new.csv")
     rows.write_file(tmp_path / "new.parquet", {k: v.as_texts() for k, v in columns.items()})
     one = here("predict", run, "new.csv", "--keep", "id,age", "--out", "here.csv", "--json")
     two = here("predict", "last", "new.parquet", "--json", "--model", "best")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from manyloom.algorithms import RECIPES
+from manyloom.algorithms.recipe import CARDS
 from manyloom.core.task import Task
 from tests.engine.toys import B, Toy, algorithm, close, down_of, engine, mlp, task, textbook, trained
 
@@ -26,7 +27,7 @@ def options_of(name: str) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     for more in OPTIONS:
         try:
-            RECIPES[name](batch_size=B, epochs=2, **more)
+            RECIPES[name](batch_size=B, epochs=2, **CARDS[name].example, **more)
         except Exception:
             continue
         found.append(more)
@@ -40,7 +41,7 @@ CASES = [(name, more) for name in RECIPES for more in options_of(name)]
 @pytest.mark.parametrize(("name", "more"), CASES, ids=[f"{n}-{'-'.join(map(str, m.values()))}" for n, m in CASES])
 def test_all_recipes(name: str, more: dict[str, object]) -> None:
     fed, t = Toy(), task()
-    a = RECIPES[name](batch_size=B, epochs=2, **more)
+    a = RECIPES[name](batch_size=B, epochs=2, **CARDS[name].example, **more)
     tolerance = 1e-6 if "adam" in str(more.get("optimiser")) else 1e-9
     want = None
     for provider, k in ENGINES:

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from manyloom.algorithms import fedavg
 from manyloom.core.parts import Algorithm, Batches, Seen, Work
@@ -70,7 +71,8 @@ def engine(t: Task, a: Algorithm, fed: Toy, *, classes: int | None = 3, **more: 
 
 def down_of(e: Engine, a: Algorithm, theta: Tensor | None = None) -> dict[str, Tensor]:
     """What the server sends; vectors beside theta are random, so that they matter."""
-    body = a.server.down(a.server.init(e.initial if theta is None else theta))
+    first = e.shared.flatten(e.layout.views(e.initial if theta is None else theta))
+    body = a.server.down(a.server.init(first))
     rng = torch.Generator().manual_seed(5)
     return {n: v if n == "theta" else 0.1 * torch.randn(v.shape, generator=rng, dtype=v.dtype) for n, v in body.items()}
 
@@ -123,31 +125,65 @@ def round_(x: float) -> float:
 
 
 def textbook(e: Engine, t: Task, a: Algorithm, fed: Toy, client: int, down: dict[str, Tensor], round: int = 1):
-    """One client, plain autograd, `step`: what every engine must come to."""
+    """One client, plain autograd, one step after the other: what every engine must come to."""
     x, y = fed.of(client)
+    a = e.algorithm  # with what stays at the client
+    x = x.to(e.layout.dtype) if x.is_floating_point() else x
     module = fresh(t, Shape(tuple(x.shape[1:]), 3), 1).train()
     kept = memory_of(e, np.array([client]))
-    rows = batches_of(e, a, fed, client, round)
+    rows, per = batches_of(e, a, fed, client, round), a.work.drive.batches if a.work.drive else 1
     size = t.size(y).double() if t.size else torch.ones(len(y), dtype=torch.float64)
     one = torch.ones(1, 1, dtype=e.layout.dtype)
-    seen = Seen(round, 10, size.sum() * one, len(rows) * one, 0 * one)
+    steps = len(rows) // per
+    seen = Seen(round, 10, size.sum() * one, steps * one, 0 * one)
     w, state = a.work.begin(down, kept, seen)
-    w, total = w.clone().reshape(1, -1), 0.0
-    for batch in rows:
-        e.layout.load(module, w[0])
+    w = w.clone().reshape(1, -1)
+    losses: list[float] = []
+    for step in range(steps):
+        losses.append(0.0)
+        found: list[float] = []
+
+        def grad_at(point: Tensor, batch: int = 0, step: int = step, found: list[float] = found) -> Tensor:
+            at = torch.from_numpy(rows[step * per + batch])
+            loss, grad = _gradient(e, t, a, module, point.reshape(-1), x[at], y[at], size[at] / size[at].sum(), state)
+            found.append(loss)
+            return grad.view_as(point)
+
+        if a.work.drive:
+            a.work.drive.step(w, grad_at, state)
+        else:
+            a.work.step(w, grad_at(w), state)
+        losses[-1] = found[0]
+    total = sum(losses)
+    up, memory = a.work.finish(w, down, state, kept, seen._replace(loss=total * one))
+    memory = {n: memory[n][0] for n in a.work.memory}
+    return {n: v[0] for n, v in up.items()}, memory, float(size.sum()), steps, total / steps
+
+
+def _gradient(e: Engine, t: Task, a: Algorithm, module: nn.Module, point: Tensor, x: Tensor, y: Tensor, weights: Tensor,
+              state: dict[str, Tensor]) -> tuple[float, Tensor]:  # fmt: skip
+    """Loss and gradient [d] at a point: of the task, or of a rule's objective (a Sequential's features)."""
+    if a.work.objective is None:
+        e.layout.load(module, point)
         module.zero_grad()
-        at = torch.from_numpy(batch)
-        weights = size[at] / size[at].sum()
-        rows_x = x[at].to(e.layout.dtype) if x.is_floating_point() else x[at]
-        loss = (t.losses(module(rows_x), y[at]) * weights).sum()
+        loss = (t.losses(module(x), y) * weights).sum()
         loss.backward()
         grads = {n: p.grad for n, p in module.named_parameters() if p.grad is not None}
         whole = {n: torch.zeros_like(p) for n, p in module.named_parameters()} | grads
-        total += float(loss.detach())
-        a.work.step(w, e.layout.flatten(whole)[None], state)
-    up, memory = a.work.finish(w, down, state, kept, seen._replace(loss=total * one))
-    memory = {n: memory[n][0] for n in a.work.memory}
-    return {n: v[0] for n, v in up.items()}, memory, float(size.sum()), len(rows), total / len(rows)
+        return float(loss.detach()), e.layout.flatten(whole)
+
+    class Forward:
+        loss = staticmethod(t.losses)
+
+        def __call__(self, vector: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+            views, body = e.layout.views(vector), module[:-1]  # type: ignore[index]
+            own = {n: views[n] for n, _ in body.named_parameters()}
+            return functional_call(module, views, (x,)), functional_call(body, own, (x,)).flatten(1)
+
+    vector = point.detach().clone().requires_grad_()
+    anchors = {n: v[0] if v.dim() > 1 else v for n, v in state.items() if isinstance(v, Tensor)}
+    loss = (a.work.objective(Forward(), vector, (x, y), anchors) * weights).sum()
+    return float(loss.detach()), torch.autograd.grad(loss, vector)[0]
 
 
 def close(found: dict[str, Tensor], want: dict[str, Tensor], tolerance: float = 1e-9) -> None:

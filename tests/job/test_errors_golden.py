@@ -127,12 +127,12 @@ GOLDEN = {
         """,
     ),
     "not-yet, a name": (
-        {'name = "fedavg"': 'name = "ditto"'},
+        {'name = "fedavg"': 'name = "fedbuff"'},
         """
-        error: algorithm "ditto" is not in this version
-          got    name = "ditto" in [algorithm]                       heart.toml, line 14
-          mend   this version has fedavg, fedprox, scaffold, fedavgm, fedadam, fedyogi,
-                 fedadagrad
+        error: algorithm "fedbuff" is not in this version
+          got    name = "fedbuff" in [algorithm]                     heart.toml, line 14
+          mend   this version has fedavg, fedprox, scaffold, fednova, feddyn, moon,
+                 fedsam, ditto, fedavgm, fedadam, fedyogi, fedadagrad
         """,
     ),
     "not-yet, a value": (
@@ -158,7 +158,7 @@ GOLDEN = {
         error: unknown key "mu" in [algorithm]
           got    mu = 0.1                                            heart.toml, line 16
           rule   [algorithm] with name = "fedavg" takes name, lr, batch_size, ...
-          mend   mu belongs to name = "fedprox"
+          mend   mu belongs to name = "fedprox" or "moon"
         """,
     ),
     "missing-key": (

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from manyloom import algorithms as A
+from manyloom.algorithms.recipe import CARDS
 from manyloom.core.errors import BadInput
 from manyloom.core.task import Task
 from manyloom.data import Federation
@@ -138,7 +139,7 @@ def test_being_asked_to_stop_ends_after_the_round():
 @pytest.mark.parametrize("recipe", A.RECIPES)
 @pytest.mark.parametrize("at", [1, 2])
 def test_going_on_from_any_state_is_bit_identical(recipe, at):
-    j = job(A.RECIPES[recipe](lr=0.1, batch_size=5), cohort=3, rounds=4)
+    j = job(A.RECIPES[recipe](**CARDS[recipe].example, lr=0.1, batch_size=5), cohort=3, rounds=4)
     whole = play(j)
     state = [e.state for e in whole if e.type == "round_done"][at - 1]
     rest = play(j, state=state)

@@ -10,7 +10,8 @@ from manyloom import aggregate, transforms
 from manyloom import algorithms as A
 from manyloom.aggregate import ATTACKS, RULES
 from manyloom.core.errors import BadInput
-from manyloom.job.job import Execution, Validation
+from manyloom.core.task import Task
+from manyloom.job.job import Execution, Job, Validation
 from manyloom.job.plan import plan
 from manyloom.job.prepare import prepare
 from manyloom.job.state import State
@@ -95,6 +96,21 @@ def test_links_carry_every_vector_of_a_recipe(recipe):
     plain = job(recipe(lr=0.1, batch_size=5), FED)
     got, want = theta(made), theta(plain)
     assert float((got - want).norm()) < 0.35 * float((want - _first(plain)).norm())
+
+
+def test_running_statistics_and_numbers_pass_beside_a_packed_update():
+    def net():
+        return torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 3))
+
+    normed = Task(net, metrics=["accuracy"], buffers="average")
+    for rule in ("mean", "median"):
+        recipe = replace(A.fedavg(lr=0.1, batch_size=5), aggregate=RULES[rule]())
+        made = replace(linked({"eden": 4}, {"uniform": 8}, recipe=recipe), task=normed)
+        events = play(made)
+        assert not [e for e in events if e.type == "client_lost"]
+        assert {e.bytes_up for e in rounds_of(events)} == {plan(made, Local()).bytes["up_round"]}
+    nova = play(linked({"eden": 8}, recipe=A.fednova(lr=0.1, batch_size=5)))
+    assert not [e for e in nova if e.type == "client_lost"]
 
 
 def test_error_feedback_goes_on_after_a_resume():
@@ -216,3 +232,26 @@ def test_a_rejected_round_resumes_like_any():
     middle: State = rounds_of(whole)[1].state
     rest = play(made, state=middle)
     assert history(whole)[-len(history(rest)) :] == history(rest)
+
+
+def test_a_file_of_the_hubs_own_judges_a_table(tmp_path):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(80, 2))
+    rows = [f"{a:.4f},{b:.4f},{int(a + b > 0)},{'north' if i % 2 else 'south'}" for i, (a, b) in enumerate(x)]
+    (tmp_path / "all.csv").write_text("\n".join(["a,b,y,site", *rows]))
+    (tmp_path / "hub.csv").write_text("\n".join(["b,y,a,more", *(f"{b:.4f},{int(a + b > 0)},{a:.4f},0" for a, b in x)]))
+    (tmp_path / "job.toml").write_text(
+        "[job]\nrounds = 2\n[data]\nsource = 'csv'\npath = 'all.csv'\nlabel = 'y'\nkey = 'site'\n"
+        "[model]\nname = 'logistic'\n[validation]\npath = 'hub.csv'\nmetric = 'loss'\ntolerance = 0.0\n"
+        "[attack]\nname = 'ipm'\nclients = 1\nscale = 50.0\n"
+    )
+    made = Job.from_toml(str(tmp_path / "job.toml"))
+    events = play(made)
+    rejected = [e for e in events if e.type == "round_rejected"]
+    assert rejected and rejected[0].path == "hub.csv"
+    own = made.federation.prepare(prepare(made, Local()).preprocess).validation()
+    assert own is not None and len(own.rows) == 80
+    with pytest.raises(BadInput, match="rows or path"):
+        job(federation=FED, validation=Validation())
+    with pytest.raises(BadInput, match="table columns only"):
+        job(federation=FED, validation=Validation(path="hub.csv"))

@@ -40,7 +40,8 @@ def rounded(step: float) -> Transform:
         sent = (whole / step).round()
         return {"q": sent.to(torch.int16)}, {"rest": whole - sent * step}
 
-    return Transform("rounded", apply, lambda m, draw: {"u": m["q"] * step}, memory={"rest": "d"}, slots=("q",))
+    return Transform("rounded", apply, lambda m, draw: {"u": m["q"] * step}, memory={"rest": "d"},
+                     size=lambda m: {"q": m["u"].to(torch.int16)})  # fmt: skip
 
 
 def test_halves_compose_in_reverse():

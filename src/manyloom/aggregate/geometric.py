@@ -39,7 +39,7 @@ def geometric_median(
     tensor([1., 1.])
     """
     act = by_weights(lambda c: weiszfeld(joint(c), nu))
-    return robust("geometric-median", Condition(2, 1), act, f=f, pre=pre, keep_f=keep_f, own={"nu": nu})
+    return robust("geometric-median", Condition(2, 1), act, f=f, pre=pre, keep_f=keep_f, own={"nu": nu}, distances=True)
 
 
 def weiszfeld(g: F64, nu: float) -> F64:

@@ -8,14 +8,19 @@ mean, which one large row pulls away from all others.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import numpy as np
 import numpy.typing as npt
 
 from manyloom.aggregate.cohort import F64, I64, Cohort, digests
 from manyloom.aggregate.order import Block
+from manyloom.aggregate.screen import row_norms
 
 COLUMNS = 8192  # of a block: numpy's A A^T does half the work of a product, in the cache
 FAR = 1e4  # squared distance from the centre, over the radius of the half around the medoid: then centre there
+PLAIN = 1e14  # a norm and a distance below it: every norm is below 2e14, and none absurd
 TIE = 1e-6  # relative: scores that float32 products can't tell apart
 
 
@@ -71,11 +76,30 @@ def joint(c: Cohort) -> F64:
     """
     if c.gram is not None:
         return c.gram if c.mix is None else c.mix @ c.gram @ c.mix.T
-    first, *others = c.names
-    g = centred(c, first)
+    return together({name: centred(c, name) for name in c.names})
+
+
+def plainly(c: Cohort) -> Cohort | None:
+    """The cohort with its joint G, if G shows that every row is finite and far from absurd; else None.
+
+    Spares the pass over all rows that a screening is: row 0 is looked at, the others by their distance from it.
+    """
+    found: dict[str, F64] = {}
+    with np.errstate(all="ignore"):
+        for name in c.names:
+            g = centred(c, name)
+            first = row_norms(c.slots[name][int(c.index[0])][None])[0]
+            if not (np.isfinite(g).all() and first < PLAIN and distances(g)[0].max() < PLAIN**2):
+                return None
+            found[name] = g
+    return replace(c, gram=together(found))
+
+
+def together(found: Mapping[str, F64]) -> F64:
+    """The Gram matrices of slots as one, each in the unit of the first."""
+    g, *others = found.values()
     unit = _typical(g)
-    for name in others:
-        other = centred(c, name)
+    for other in others:
         own = _typical(other)
         if own > 0:
             g = g + other * ((unit or 1.0) / own)

@@ -32,7 +32,9 @@ def krum(f: Faults, pre: Literal["nnm"] | None = None, keep_f: bool = False) -> 
     >>> krum(f=1).reduce({"u": rows}, torch.ones(5), {})[0]["u"]
     tensor([1., 0.])
     """
-    return robust("krum", Condition(2, 3), by_weights(lambda c: best(c, 1)), f=f, pre=pre, keep_f=keep_f)
+    return robust(
+        "krum", Condition(2, 3), by_weights(lambda c: best(c, 1)), f=f, pre=pre, keep_f=keep_f, distances=True
+    )
 
 
 @checked
@@ -57,7 +59,7 @@ def multi_krum(
     """
     condition = Condition(2, 3, m or 1)
     act = by_weights(lambda c: best(c, m or c.n - c.f))
-    return robust("multi-krum", condition, act, f=f, pre=pre, keep_f=keep_f, own={"m": m})
+    return robust("multi-krum", condition, act, f=f, pre=pre, keep_f=keep_f, own={"m": m}, distances=True)
 
 
 def scores(d: F64, f: int) -> F64:

@@ -26,23 +26,25 @@ for `u`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from manyloom.aggregate.cohort import F64, Cohort
+from manyloom.aggregate.cohort import F64, I64, Cohort
 from manyloom.aggregate.condition import Condition, TooFew
+from manyloom.aggregate.gram import plainly
 from manyloom.aggregate.nnm import mixed
 from manyloom.aggregate.order import Block
-from manyloom.aggregate.screen import flattened, screen
+from manyloom.aggregate.screen import flattened, row_norms, screen
 from manyloom.core.errors import Problem, bad
 from manyloom.core.parts import Aggregator
 from manyloom.core.slots import Slots
 from manyloom.core.tensors import from_numpy
 
+SOME = 16384  # columns whose norms are enough to choose a centre by: a bad choice is found and mended
 LITTLE = 0.1  # of an equal share: a client below it was filtered
 SKEWED = ("median", "trimmed-mean", "krum")  # lose 27 to 44 points of accuracy under label skew with no attack
 
@@ -67,6 +69,7 @@ class Robust:
         pre: "nnm" mixes nearest neighbours before the rule.
         keep_f: a row that was dropped does not count as a fault.
         table: the [aggregate] table that makes it again.
+        distances: whether the rule weighs clients by the distances of all slots.
     """
 
     name: str
@@ -76,18 +79,23 @@ class Robust:
     pre: str | None
     keep_f: bool
     table: Mapping[str, object]
+    distances: bool = False
 
     def __call__(self, rows: Slots, weights: Tensor, state: Slots) -> tuple[Slots, Slots]:
         """The aggregate, with `"kept"`, and the next state; `TooFew` if the condition is not met by the usable rows."""
-        seen = screen(rows)
-        usable = (seen.ok & (weights != 0).cpu()).numpy()
-        index = np.flatnonzero(usable).astype(np.int64)
-        dropped = len(usable) - len(index)
+        flat = {name: flattened(v) for name, v in rows.items()}
+        usable = (weights != 0).cpu().numpy()
+        cohort = self._plain(flat, np.flatnonzero(usable).astype(np.int64))
+        if cohort is None:
+            seen = screen(rows)
+            usable = usable & seen.ok.numpy()
+            index = np.flatnonzero(usable).astype(np.int64)
+            cohort = Cohort(flat, index, {name: seen.norms[name][index] for name in rows}, 0)
+        index, dropped = cohort.index, len(usable) - cohort.n
         f = max(0, (self.f or 0) - (0 if self.keep_f else dropped))
         if problem := self.condition.broken(self.name, len(index), f, "usable "):
             raise TooFew(problem)
-        norms = {name: seen.norms[name][index] for name in rows}
-        cohort = Cohort({name: flattened(v) for name, v in rows.items()}, index, norms, f)
+        cohort = replace(cohort, f=f)
         if self.pre == "nnm" and len(index) > 1:
             cohort = mixed(cohort)
         got = self.act(cohort, state)
@@ -97,6 +105,12 @@ class Robust:
             name: from_numpy(v).reshape(rows[name].shape[1:]).to(rows[name].device) for name, v in got.aggregate.items()
         }
         return aggregate | {"kept": kept}, got.state or state
+
+    def _plain(self, flat: Slots, index: I64) -> Cohort | None:
+        """The usable rows without a screening, where distances are computed anyway and show that all is well."""
+        if len(index) < 3 or not (self.distances or self.pre == "nnm"):
+            return None
+        return plainly(Cohort(flat, index, {name: row_norms(v[:, :SOME])[index] for name, v in flat.items()}, 0))
 
 
 def robust(
@@ -108,6 +122,7 @@ def robust(
     pre: str | None,
     keep_f: bool,
     own: Mapping[str, object] | None = None,
+    distances: bool = False,
 ) -> Aggregator:
     """A robust rule as an `Aggregator`; `bad-value` if mixing is asked for and f is not said."""
     if pre is not None and f is None:
@@ -120,7 +135,7 @@ def robust(
         )
     keys = {"rule": name, "f": f, "pre": pre, "keep_f": keep_f, **(own or {})}
     table = {key: value for key, value in keys.items() if value is not None}
-    return Aggregator(name, "each", Robust(name, condition, act, f, pre, keep_f, table), table=table)
+    return Aggregator(name, "each", Robust(name, condition, act, f, pre, keep_f, table, distances), table=table)
 
 
 def planned(aggregator: Aggregator, n: int) -> Problem | None:

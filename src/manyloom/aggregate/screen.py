@@ -15,7 +15,7 @@ from manyloom.core.slots import Slots
 from manyloom.core.text import count
 
 ABSURD = 1e15  # the L2 norm above which no update is meant
-_COLUMNS = 16384
+_COLUMNS = 65536  # of a block: 50 rows are 13 MB
 
 
 @dataclass(frozen=True, eq=False)

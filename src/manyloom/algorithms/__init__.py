@@ -1,13 +1,17 @@
 """The named algorithms, the samplers, and the interpreter of the record: one round.
 
-Recipes: fedavg, fedprox, scaffold, fednova, feddyn, moon, fedsam, ditto, fedavgm, fedadam, fedyogi, fedadagrad.
+Recipes: fedavg, fedprox, scaffold, fednova, feddyn, moon, fedsam, ditto, fedper, fedbn, fedbuff; and fedavg with
+another server step: fedavgm, fedadam, fedyogi, fedadagrad.
 """
 
 from manyloom.algorithms.adaptive import fedadagrad, fedadam, fedavgm, fedyogi
 from manyloom.algorithms.ditto import ditto
 from manyloom.algorithms.fedavg import fedavg
+from manyloom.algorithms.fedbn import fedbn
+from manyloom.algorithms.fedbuff import fedbuff
 from manyloom.algorithms.feddyn import feddyn
 from manyloom.algorithms.fednova import fednova
+from manyloom.algorithms.fedper import fedper
 from manyloom.algorithms.fedprox import fedprox
 from manyloom.algorithms.fedsam import fedsam
 from manyloom.algorithms.moon import moon
@@ -22,6 +26,9 @@ RECIPES = {
     "moon": moon,
     "fedsam": fedsam,
     "ditto": ditto,
+    "fedper": fedper,
+    "fedbn": fedbn,
+    "fedbuff": fedbuff,
     "fedavgm": fedavgm,
     "fedadam": fedadam,
     "fedyogi": fedyogi,
@@ -35,8 +42,11 @@ __all__ = [
     "fedadam",
     "fedavg",
     "fedavgm",
+    "fedbn",
+    "fedbuff",
     "feddyn",
     "fednova",
+    "fedper",
     "fedprox",
     "fedsam",
     "fedyogi",

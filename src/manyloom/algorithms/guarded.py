@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from manyloom.algorithms.round import Round, begins, concluded
+from manyloom.algorithms.round import Round, begins, concluded, shapes
 from manyloom.core.exchange import Ask, Exchange, Fold, Ids, Lost, Reply
 from manyloom.core.parts import Algorithm
 from manyloom.core.seeds import Draw, Draws
@@ -57,6 +57,7 @@ class Gathered(NamedTuple):
     why: str | None  # there is no sum
     opened: bool  # no other attempt may be made
     warnings: tuple[str, ...] = ()
+    at: float = 0.0  # when it was closed, on the virtual clock
 
 
 class Protected(NamedTuple):
@@ -65,14 +66,6 @@ class Protected(NamedTuple):
     clip: float
     unclipped: float | None  # the noised share of clients within the clip
     cut: int | None  # clients with a coordinate beyond the range
-
-
-def shapes(algorithm: Algorithm, server: Slots) -> Slots:
-    """A client's message without storage, as its transforms leave it."""
-    d = server["theta"].numel()
-    own = {n: torch.empty(d if length == "d" else 1, device="meta") for n, length in algorithm.work.sends.items()}
-    found = algorithm.uplink.size(own)
-    return found | ({"buffers": server["buffers"].to("meta")} if "buffers" in server else {})
 
 
 def lengths(algorithm: Algorithm, server: Slots) -> dict[str, int]:
@@ -91,6 +84,8 @@ def gather(
     attempt: int,
     quorum: int,
     deadline_s: float,
+    take: int | None = None,
+    at: float = 0.0,
 ) -> Exchange[Gathered]:
     """Ask a cohort to train and get the integer sum of its protected updates.
 
@@ -99,12 +94,12 @@ def gather(
     body = begins(algorithm, server, draws.hub(round)) | {PARAMS: wire.pack(guard.params.to_bytes())}
     nothing = np.zeros(guard.params.total + sum(lengths(algorithm, server).values()), np.int64)
     if not len(cohort) and guard.params.mode == "plain":
-        return Gathered(nothing, cohort, [], 0, 0, (0, 0), None, opened=False)
+        return Gathered(nothing, cohort, [], 0, 0, (0, 0), None, opened=False, at=at)
     if len(cohort) < guard.params.n_min:
         why = f"{len(cohort)} clients were drawn, a sum has at least {guard.params.n_min}"
-        return Gathered(nothing, cohort[:0], [], 0, 0, (0, 0), why, opened=False)
+        return Gathered(nothing, cohort[:0], [], 0, 0, (0, 0), why, opened=False, at=at)
     ask = Ask(cohort, "train", body, round=round, attempt=attempt, quorum=quorum, deadline_s=deadline_s,
-              fold=Fold((SUM,)))  # fmt: skip
+              fold=Fold((SUM,)), take=take, at=at)  # fmt: skip
     answers = yield ask
     replies = [a for a in answers if isinstance(a, Reply)]
     lost = sorted((a for a in answers if isinstance(a, Lost)), key=lambda a: a.client)
@@ -123,6 +118,7 @@ def gather(
         failed[0].text if failed else None,
         any(a.reason == "opened" for a in failed),
         tuple(w for r in replies for w in r.warnings),
+        max([at, *(a.at for a in answers)]),
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 from manyloom.aggregate import mean
 from manyloom.core.parts import Algorithm, ServerStep, Work
@@ -19,19 +20,32 @@ class Card:
     paper: str
     server: str = "sgd"
     uniform: bool = False  # the formula asks for uniform means
+    example: Mapping[str, Any] = field(default_factory=dict[str, Any])  # of the keys that must be given
+    uneven: Literal["keeps", "warns", "shifts"] = "shifts"  # what unequal steps do to its fixed point
 
 
 CARDS: Mapping[str, Card] = {
     "fedavg": Card("the default", "no", "McMahan et al. 2017, AISTATS, arXiv:1602.05629"),
-    "fedprox": Card("uneven work, strong skew", "no", "Li et al. 2020, MLSys, arXiv:1812.06127"),
+    "fedprox": Card("uneven work, strong skew", "no", "Li et al. 2020, MLSys, arXiv:1812.06127", uneven="warns"),
     "scaffold": Card(
-        "skew, clients that come back", "client", "Karimireddy et al. 2020, ICML, arXiv:1910.06378", uniform=True
+        "skew, clients that come back",
+        "client",
+        "Karimireddy et al. 2020, ICML, arXiv:1910.06378",
+        uniform=True,
+        uneven="keeps",
     ),
-    "fednova": Card("unequal work", "no", "Wang et al. 2020, NeurIPS, arXiv:2007.07481"),
-    "feddyn": Card("skew, fewest rounds", "client", "Acar et al. 2021, ICLR, arXiv:2111.04263", uniform=True),
+    "fednova": Card("unequal work", "no", "Wang et al. 2020, NeurIPS, arXiv:2007.07481", uneven="keeps"),
+    "feddyn": Card(
+        "skew, fewest rounds", "client", "Acar et al. 2021, ICLR, arXiv:2111.04263", uniform=True, uneven="keeps"
+    ),
     "moon": Card("skew, deep features", "client", "Li et al. 2021, CVPR, arXiv:2103.16257"),
     "fedsam": Card("flatter minima", "no", "Qu et al. 2022, ICML, arXiv:2206.02618"),
     "ditto": Card("clients that differ", "client", "Li et al. 2021, ICML, arXiv:2012.04221"),
+    "fedbuff": Card("slow clients, no waiting", "no", "Nguyen et al. 2022, AISTATS, arXiv:2106.06639", uniform=True),
+    "fedper": Card(
+        "clients with other labels", "client", "Arivazhagan et al. 2019, arXiv:1912.00818", example={"local": ["2.*"]}
+    ),
+    "fedbn": Card("clients with other devices", "client", "Li et al. 2021, ICLR, arXiv:2102.07623"),
     "fedavgm": Card("few clients a round", "server", "Hsu et al. 2019, arXiv:1909.06335", "momentum"),
     "fedadam": Card("slow or sparse gradients", "server", "Reddi et al. 2021, ICLR, arXiv:2003.00295", "adam"),
     "fedyogi": Card("as fedadam, v grows gently", "server", "Reddi et al. 2021, ICLR, arXiv:2003.00295", "yogi"),
@@ -69,6 +83,7 @@ def compose(
         aggregate=mean(),
         batches=opt.batches,
         weights=opt.weights or "samples",
+        adapt=opt.adapt,
         tables={"algorithm": table, "server": step.table},
         paper=CARDS[name].paper,
     )

@@ -33,11 +33,23 @@ class Round(NamedTuple):
     channel: tuple[int, int] = (0, 0)  # what a secure channel took beyond that, up and down
     kept: Tensor | None = None  # how much of each is in a robust rule's aggregate [n]; below 0.1 it was filtered
     why: str = ""  # what was not enough
+    at: float = 0.0  # when it was closed, on the virtual clock
 
 
 def slots_of(algorithm: Algorithm, buffers: bool) -> tuple[str, ...]:
     """The slots of a client's message that are summed or handed to a rule."""
     return (*algorithm.work.sends, *(["buffers"] if buffers else []))
+
+
+def shapes(algorithm: Algorithm, server: Slots) -> Slots:
+    """A client's message without storage, as its transforms leave it."""
+    d = server["theta"].numel()
+    kind = server["theta"].dtype
+    own = {
+        n: torch.empty(d if length == "d" else 1, dtype=kind, device="meta")
+        for n, length in algorithm.work.sends.items()
+    }
+    return algorithm.uplink.size(own | ({"buffers": server["buffers"].to("meta")} if "buffers" in server else {}))
 
 
 def begins(algorithm: Algorithm, server: Slots, draw: Draw) -> Slots:
@@ -91,6 +103,8 @@ def train(
     attempt: int,
     quorum: int,
     deadline_s: float,
+    take: int | None = None,
+    at: float = 0.0,
 ) -> Exchange[Round]:
     """Ask a cohort to train, combine what comes back, take the server step.
 
@@ -105,6 +119,8 @@ def train(
         round, attempt: what clients' randomness is a function of.
         quorum: below so many replies nothing changes and `enough` is False.
         deadline_s: of the ask.
+        take: close at so many replies; later ones are lost.
+        at: on the virtual clock, when the cohort is asked.
     """
     body = begins(algorithm, server, draws.hub(round))
     fold = None
@@ -112,22 +128,24 @@ def train(
     if algorithm.aggregate.needs == "sum":
         fold = Fold(sends, "samples" if algorithm.weights == "samples" else None, algorithm.uplink.undo)
     answers = yield Ask(
-        cohort, "train", body, round=round, attempt=attempt, quorum=quorum, deadline_s=deadline_s, fold=fold
-    )
+        cohort, "train", body, round=round, attempt=attempt, quorum=quorum, deadline_s=deadline_s, fold=fold,
+        take=take, at=at,
+    )  # fmt: skip
     replies = [a for a in answers if isinstance(a, Reply)]
     lost = sorted((a for a in answers if isinstance(a, Lost)), key=lambda a: a.client)
     back = np.concatenate([r.clients for r in replies]) if replies else cohort[:0]
+    closed = max([at, *(a.at for a in answers)])
     down = len(cohort) * size_bytes(body)
     up = sum(r.sent for r in replies)
     samples, steps, loss = (stack(replies, name) if replies else torch.zeros(0) for name in COUNTS)
     if len(back) < max(1, quorum):
-        return Round(server, rule, back, samples, steps, loss, lost, up, down, enough=False)
+        return Round(server, rule, back, samples, steps, loss, lost, up, down, enough=False, at=closed)
 
     weights = samples.double() if algorithm.weights == "samples" else torch.ones(len(back), dtype=torch.float64)
     if fold:
         rows: Slots = {name: torch.stack([r.body[name][0].double() for r in replies]).sum(0) for name in sends}
     else:
-        rows = {name: stack(replies, name) for name in algorithm.uplink.slots or sends}
+        rows = {name: stack(replies, name) for name in shapes(algorithm, server)}
         rows = algorithm.uplink.undo(rows, draws.of(round, back))
         seen = screen(rows)
         rows, weights = seen.rows, weights * seen.ok
@@ -136,5 +154,5 @@ def train(
         state, rule, kept = concluded(algorithm, server, rule, rows, weights, len(back) / population)
     except TooFew as error:
         why = error.problems[0].what
-        return Round(server, rule, back, samples, steps, loss, lost, up, down, enough=False, why=why)
-    return Round(state, rule, back, samples, steps, loss, lost, up, down, enough=True, kept=kept)
+        return Round(server, rule, back, samples, steps, loss, lost, up, down, enough=False, why=why, at=closed)
+    return Round(state, rule, back, samples, steps, loss, lost, up, down, enough=True, kept=kept, at=closed)

@@ -28,8 +28,8 @@ def _complete_data(incomplete: str) -> list[str]:
     return [n for n in sources() if n.startswith(incomplete)]
 
 
-NAMES = ("fedavg", "fedprox", "scaffold", "fednova", "feddyn", "moon", "fedsam", "ditto", "fedavgm", "fedadam",
-         "fedyogi", "fedadagrad")  # fmt: skip
+NAMES = ("fedavg", "fedprox", "scaffold", "fednova", "feddyn", "moon", "fedsam", "ditto", "fedper", "fedbn",
+         "fedavgm", "fedadam", "fedyogi", "fedadagrad")  # fmt: skip
 """The recipes, for completion without torch; a test compares."""
 
 
@@ -127,7 +127,8 @@ def _algorithm(name: str) -> dict[str, Any]:
     from manyloom.algorithms import RECIPES
     from manyloom.algorithms.recipe import CARDS
 
-    made, card = RECIPES[name](), CARDS[name]
+    card = CARDS[name]
+    made = RECIPES[name](**card.example)
     return {
         "name": name,
         "use": card.use,

@@ -52,6 +52,8 @@ class Ask:
         deadline_s: the only timeout there is.
         take: return after so many replies; what comes later is dropped, or kept for a later ask (`late`).
         fold: what may be summed on the way.
+        number: of this ask among those that are open; its replies say it.
+        at: on the virtual clock, when it is put.
     """
 
     to: Ids
@@ -66,6 +68,7 @@ class Ask:
     late: Literal["drop", "keep"] = "drop"
     fold: Fold | None = None
     number: int = 0
+    at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,8 @@ class Reply:
     """What came back: `clients` names all it covers (one, or many: a row a client, or folded).
 
     `sent` is the bytes of the tensors as the clients serialised them, before any fold; `channel` the bytes (up, down)
-    that a secure sum of the answer took beyond the ask and its reply; `warnings` what is to be told of it.
+    that a secure sum of the answer took beyond the ask and its reply; `warnings` what is to be told of it; `at` when,
+    on the virtual clock, the last of it was there.
     """
 
     clients: Ids
@@ -83,6 +87,7 @@ class Reply:
     sent: int = 0
     channel: tuple[int, int] = (0, 0)
     warnings: tuple[str, ...] = ()
+    at: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -90,14 +95,18 @@ class Lost:
     """A client that gave no reply, or one that could not be used, and why.
 
     "no-sum" and "opened": it answered, but the secure sum of the answers came to nothing; after "opened", where
-    shares were asked for already, no other attempt may be made.
+    shares were asked for already, no other attempt may be made. "away": not reachable, or gone before it was done;
+    "late": it came after the ask had all it wanted; "stale": its update was too many versions old. `at` is when that
+    was known, on the virtual clock.
     """
 
     client: int
-    reason: Literal["simulated", "error", "deadline", "not-finite", "refused", "malformed", "no-sum", "opened"]
+    reason: Literal["simulated", "error", "deadline", "away", "late", "stale", "not-finite", "refused", "malformed",
+                    "no-sum", "opened"]  # fmt: skip
     text: str
     traceback: str | None = None
     asked: int = 0
+    at: float = 0.0
 
 
 T = TypeVar("T")

@@ -160,6 +160,37 @@ class Layout:
         return [e for e in self.entries if _matches(e.name, patterns)]
 
 
+def shared(module: nn.Module, layout: Layout, local: Sequence[str] | str) -> tuple[Layout, Tensor, Tensor]:
+    """What travels of theta [d] if `local` stays at the client: its layout, its index [p], the index of the rest.
+
+    Args:
+        module: whose layout it is.
+        layout: of theta.
+        local: patterns of names, or "batchnorm": the weights of such layers.
+
+    >>> net = nn.Sequential(nn.Linear(2, 1), nn.BatchNorm1d(1))
+    >>> part, index, rest = shared(net, Layout.of(net), "batchnorm")
+    >>> part.names, index.tolist(), rest.tolist()
+    (('0.weight', '0.bias'), [0, 1, 2], [3, 4])
+    """
+    if isinstance(local, str):
+        kind = nn.modules.batchnorm._BatchNorm  # pyright: ignore[reportPrivateUsage]
+        every = cast("Iterable[tuple[str, nn.Module]]", module.named_modules())
+        layers = {n for n, m in every if isinstance(m, kind)}
+        local = [n for n in layout.names if n.rpartition(".")[0] in layers]
+    rest = layout.mask(local)
+    if rest.all():
+        raise bad(
+            "nothing-shared",
+            "every parameter stays at the client",
+            got="local = [" + ", ".join(f'"{p}"' for p in local) + "]",
+            rule="what is not local is averaged",
+            mend=f'name the last layer alone: local = ["{layout.names[-1].rpartition(".")[0]}.*"]',
+        )
+    part, index = layout.part([n for n in layout.names if not _matches(n, local)]) if rest.any() else (layout, ~rest)
+    return part, index.nonzero().squeeze(1) if index.dtype == torch.bool else index, rest.nonzero().squeeze(1)
+
+
 def running_layers(module: nn.Module) -> dict[str, nn.Module]:
     """The layers that keep running statistics (BatchNorm and its kin), by name."""
     kinds = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)  # pyright: ignore[reportPrivateUsage]

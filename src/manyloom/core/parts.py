@@ -7,7 +7,7 @@ unsound mixes, costed before it runs, saved and resumed.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -94,7 +94,6 @@ class Transform(NamedTuple):
     undo: Callable[[Slots, Draw], Slots] = the_same
     bound: Callable[[float], float] = lambda _: math.inf  # L2 norm in -> L2 norm out; inf promises nothing
     memory: Mapping[str, str] = {}  # as of Work
-    slots: tuple[str, ...] | None = None  # what the message holds after `apply`; None: what it held before
     size: Callable[[Slots], Slots] = lambda message: message  # one client's message -> its shapes and dtypes after it
     table: Mapping[str, object] = {}  # the [uplink] or [downlink] table that makes it again
     summable: bool = False  # linear, and the same for all clients of a round: messages may be summed before `undo`
@@ -121,6 +120,13 @@ class ServerStep(NamedTuple):
     table: Mapping[str, object] = {}  # the [server] table that makes it again
 
 
+class Buffered(NamedTuple):
+    """Rounds without a cohort that waits: a server step after so many updates, each from the model it was sent."""
+
+    size: int = 10  # updates of one server version
+    max_staleness: int | None = None  # an update that is more versions old is dropped
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """Who does what in a round. Made by a recipe of `manyloom.algorithms`."""
@@ -133,6 +139,9 @@ class Algorithm:
     weights: Literal["samples", "uniform"] = "samples"
     uplink: Transform = Transform()
     downlink: Transform = Transform()
+    local: Sequence[str] | Literal["batchnorm"] = ()  # parameters that stay at the client: patterns, or by module type
+    adapt: int = 0  # local steps before a client is judged
+    buffered: Buffered | None = None  # asynchronous; None: a round asks a cohort and waits for it
     tables: Mapping[str, Mapping[str, object]] = field(default_factory=dict[str, Mapping[str, object]])
     paper: str = ""
 

@@ -74,7 +74,8 @@ class Federation:
     test_mode: TestMode = 0.2
     own: Slab | None = None
     origins: I64 | None = None  # of a pooled federation: the client that each test row came from
-    held: I64 | None = None  # rows that the hub holds, to judge a round by (`data.held`)
+    held: I64 | str | None = None  # rows that the hub holds, to judge a round by, or their file (`data.held`)
+    judged: Slab | None = None  # those of the file, encoded
 
     @classmethod
     def of_tensors(
@@ -197,6 +198,8 @@ class Federation:
 
     def validation(self) -> Slab | None:
         """The rows that the hub holds to judge a round by, or None."""
+        if self.judged is not None or isinstance(self.held, str):
+            return self.judged
         if self.held is None or not isinstance(self.store, Shared):
             return None
         store = self.store
@@ -214,7 +217,12 @@ class Federation:
         """The federation with its tables encoded as float32 [n, width]; itself where rows are tensors already."""
         if self.schema is None:
             return self
-        return replace(self, store=_encoded(self.store, pre, self.target), features=(pre.width,))
+        made = replace(self, store=_encoded(self.store, pre, self.target), features=(pre.width,))
+        if not isinstance(self.held, str):
+            return made
+        from manyloom.data.held import of_file
+
+        return replace(made, judged=of_file(self.held, pre))
 
     def pooled(self) -> Federation:
         """One client, "all", with every row; `origins` says which client each of its test rows came from."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from manyloom.core.errors import bad
 from manyloom.core.seeds import generator
+from manyloom.core.tensors import from_numpy
 from manyloom.data.arrays import I64, offsets
 from manyloom.data.federation import Federation
-from manyloom.data.store import Listed, Shared
+from manyloom.data.preprocess import Preprocess
+from manyloom.data.rows import encode, read_file
+from manyloom.data.store import Listed, Shared, Slab
 
 
 def hold_back(federation: Federation, rows: int, seed: int) -> Federation:
@@ -46,3 +50,34 @@ def hold_back(federation: Federation, rows: int, seed: int) -> Federation:
     sizes: I64 = np.bincount(client[~taken], minlength=len(everybody)).astype(np.int64)
     left = Listed(train[~taken], offsets(sizes))
     return replace(federation, store=replace(store, train=left), sizes=sizes, held=train[taken])
+
+
+def with_file(federation: Federation, path: str) -> Federation:
+    """The federation with a file of the hub's own, CSV or Parquet, with the columns that clients train on.
+
+    Raises BadInput where clients hold no tables, or there is no such file.
+    """
+    if federation.schema is None:
+        raise bad("validation-path", "a file can judge a model of table columns only",
+                  got=f'path = "{path}" in [validation]', rule="these clients hold tensors",
+                  mend="give rows = 200: so many are taken from the clients")  # fmt: skip
+    if not Path(path).is_file():
+        read_file(path)  # says what is wrong
+    return replace(federation, held=path)
+
+
+def of_file(path: str, pre: Preprocess) -> Slab:
+    """The rows of a hub's file as the model takes them; those without a label are left out.
+
+    Raises BadInput where columns lack, hold text for numbers, or no row has a label.
+    """
+    raw = encode(pre, read_file(path, missing=pre.schema.missing), Path(path).name)
+    y = raw.y
+    have = np.zeros(0, bool) if y is None else (y >= 0 if pre.schema.target == "class" else ~np.isnan(y))
+    if y is None or not have.any():
+        raise bad("columns-missing", f"{Path(path).name} has no row with a label", got=f'label "{pre.schema.label}"',
+                  rule="a model is judged by labels", mend="add the column that is predicted")  # fmt: skip
+    x, labels = from_numpy(pre.encode(raw.table)), from_numpy(np.asarray(y))
+    rows = np.flatnonzero(have)
+    target = labels if pre.schema.target == "class" else labels.float()
+    return Slab(x, target, rows, np.array([0, len(rows)], np.int64))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from manyloom.core.errors import bad
-from manyloom.core.flat import Layout
+from manyloom.core.flat import Layout, shared
 from manyloom.core.metrics import METRICS
 from manyloom.core.parts import Algorithm, Seen
 from manyloom.core.seeds import scalar
@@ -22,6 +23,7 @@ from manyloom.engine.loop import Loop
 from manyloom.engine.prove import refusal, traits
 from manyloom.engine.provider import Program
 from manyloom.engine.vmapped import Vmap
+from manyloom.work.personal import held
 
 JUDGED = 4 << 20  # bytes of the largest activation of one forward pass in evaluation
 
@@ -71,6 +73,9 @@ def build(
     module = fresh(task, shape, seed).to(device)
     layout = Layout.of(module, task.freeze)
     buffers = Layout.of_buffers(module) if task.buffers != "refuse" else Layout((), layout.dtype)
+    if buffers.d and task.buffers == "average" and algorithm.local == "batchnorm":
+        raise bad("fedbn-buffers", "fedbn keeps BatchNorm at the client", got='buffers = "average" in [model]',
+                  rule="its running statistics stay with its weights", mend='buffers = "local"')  # fmt: skip
     if buffers.d and algorithm.batches.size < 2:
         raise bad("batchnorm", "BatchNorm needs batches of two rows or more", got="batch_size = 1",
                   rule="the variance of one row is none", mend="batch_size = 32, or use GroupNorm")  # fmt: skip
@@ -81,9 +86,13 @@ def build(
         widths = _widths(task, program, x, y)
         found = traits(program, x, y)
         theta = layout.flatten(module).to(device)
-        down = algorithm.server.down(algorithm.server.init(theta))
+        part, index, rest = shared(module, layout, algorithm.local)
         memory_of = algorithm.work.memory
         strangers = {n: theta.new_zeros(layout.d if size == "d" else 1) for n, size in memory_of.items()}
+        if len(rest):
+            algorithm = replace(algorithm, work=held(algorithm.work, index.to(device), rest.to(device)))
+            strangers["own"] = theta[rest]
+        down = algorithm.server.down(algorithm.server.init(theta[index]))
         rows = {n: t[None] for n, t in strangers.items()}
         one = theta.new_ones(1, 1)
         seen = Seen(1, rounds, one, one, one, _measured(algorithm, theta))
@@ -140,7 +149,7 @@ def build(
     kept = ("provider", "group", "device", "threads", "torch", "capability")
     if changed := [k for k in kept if k in was and was[k] != record[k]]:
         record["changed"] = {k: [was[k], record[k]] for k in changed}  # equal to tolerance, not bit for bit
-    return Engine(layout, buffers, theta, strangers, record, algorithm, loop, machine, widths, choice.group,
+    return Engine(layout, part, buffers, theta, strangers, record, algorithm, loop, machine, widths, choice.group,
                   threads, max(1, facts.row_bytes))  # fmt: skip
 
 

@@ -23,7 +23,7 @@ from manyloom.data.store import Part, Slab
 from manyloom.engine.autograd import Autograd
 from manyloom.engine.evaluate import Evaluated, histograms, joined, judge, nothing
 from manyloom.engine.loop import Failed, Group, Loop
-from manyloom.engine.plan import Schedule, Stretch, plan, schedule, spans, stretches
+from manyloom.engine.plan import Int, Schedule, Stretch, plan, schedule, spans, steps_of, stretches
 
 Recall = Callable[[Ids], Slots]
 LOADED = 64 << 20  # bytes of rows that one slab of evaluation may hold
@@ -47,6 +47,7 @@ class Engine:
 
     Args:
         layout: of theta [d].
+        shared: of the part of it that travels [p]: all, unless the algorithm keeps some at the client.
         buffers: of the running statistics [b]; empty unless the task keeps them.
         initial: theta [d] of the fresh module, a function of the job's seed.
         strangers: name -> what a client never seen remembers ([d], [1] or [b]).
@@ -59,6 +60,7 @@ class Engine:
     """
 
     layout: Layout
+    shared: Layout
     buffers: Layout
     initial: Tensor
     strangers: Slots
@@ -71,11 +73,16 @@ class Engine:
     threads: int
     row_bytes: int
 
+    @property
+    def owned(self) -> bool:
+        """Whether clients are judged by models of their own (`engine.own`)."""
+        return self.loop.work.personal is not None or self.algorithm.adapt > 0
+
     def __repr__(self) -> str:
         return f"Engine({self.record['provider']}, {self.group} at once, {self.layout.d} parameters)"
 
     def train(
-        self, federation: Rows, clients: Ids, down: Slots, recall: Recall, round: int
+        self, federation: Rows, clients: Ids, down: Slots, recall: Recall, round: int, most: Int | None = None
     ) -> Iterator[Group | Failed]:
         """Train a cohort; every client with rows comes out once, in a `Group` or as `Failed`.
 
@@ -89,6 +96,7 @@ class Engine:
             down: what the server sent: "theta" [d] and whatever the rule needs.
             recall: clients [k] -> what they remember, rows [k, ...]; a missing name is a stranger's.
             round: counted from 1.
+            most: steps that each has time for [n]; None: all of them.
         """
         down = {n: t.to(self.loop.device) for n, t in down.items()}
         if self.buffers.d and "buffers" not in down:
@@ -96,9 +104,14 @@ class Engine:
         clients = np.asarray(clients, np.int64)
         batches, per = self.algorithm.batches, self.loop.per_step
         sizes = np.asarray(federation.sizes[clients], np.int64)
-        s = schedule(clients, sizes, batches, per, pairs=self.buffers.d > 0)
+        s = schedule(clients, sizes, batches, per, self.buffers.d > 0, most)
         for lo, hi in stretches(s, batches, per, self.group, self.row_bytes):
             yield from self._stretch(federation, s.part(lo, hi), down, recall, round)
+
+    def steps(self, federation: Rows, clients: Ids) -> Int:
+        """The steps that each of these would take [n]."""
+        sizes = np.asarray(federation.sizes[clients], np.int64)
+        return steps_of(sizes, self.algorithm.batches, self.loop.per_step, self.buffers.d > 0)[1]
 
     def _stretch(
         self, federation: Rows, s: Schedule, down: Slots, recall: Recall, round: int
@@ -149,6 +162,7 @@ class Engine:
         theta: Tensor,
         running: Tensor | None = None,
         part: Part = "test",
+        failed: tuple[Failed, ...] = (),
     ) -> Evaluated:
         """Judge a model on the rows of some clients: sums, a row a client, in the order asked.
 
@@ -160,10 +174,11 @@ class Engine:
             theta: one vector for all [d], or one a client [k, d].
             running: BatchNorm's statistics, [b] or [k, b]; default the module's initial ones.
             part: "test" (held-out rows) or "train".
+            failed: clients that are so already.
         """
         clients = np.asarray(clients, np.int64)
         sizes = (federation.tests if part == "test" else federation.sizes)[clients]
-        found = [nothing(clients[:0], self.widths)]
+        found = [nothing(clients[:0], self.widths)._replace(failed=failed)]
         for lo, hi in spans(sizes, max(1, LOADED // self.row_bytes)):
             rows, stats = _rows(theta, lo, hi), _some(running, lo, hi)
             found += self._judged(federation, clients[lo:hi], rows, stats, part)

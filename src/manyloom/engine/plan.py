@@ -59,7 +59,22 @@ class Stretch(NamedTuple):
     ids: U64  # [n], stable
 
 
-def schedule(clients: Ids, sizes: Int, batches: Batches, per_step: int = 1, pairs: bool = False) -> Schedule:
+def steps_of(sizes: Int, batches: Batches, per_step: int = 1, pairs: bool = False) -> tuple[Int, Int]:
+    """Minibatches of one epoch, and steps, of clients with so many rows [n]."""
+    size = batches.size
+    a_epoch = -(-sizes // size) - (sizes % size == 1 if pairs else 0)
+    if batches.steps is not None:
+        total = np.where(a_epoch > 0, batches.steps * per_step, 0)
+    else:
+        total = np.ceil(np.round(batches.epochs * a_epoch, 9)).astype(np.int64)
+    steps = -(-total // per_step)
+    steps[a_epoch <= 0] = 0
+    return a_epoch, steps
+
+
+def schedule(
+    clients: Ids, sizes: Int, batches: Batches, per_step: int = 1, pairs: bool = False, most: Int | None = None
+) -> Schedule:
     """Steps of each client; those without any are left out.
 
     T_i = ceil(epochs ceil(n_i / B)) minibatches, or `steps` exactly; `per_step` of them make a step.
@@ -69,19 +84,14 @@ def schedule(clients: Ids, sizes: Int, batches: Batches, per_step: int = 1, pair
         batches: size B, epochs or steps.
         per_step: fresh minibatches that one step reads (`Drive.batches`).
         pairs: drop batches of one row (BatchNorm has no variance there).
+        most: steps that each has time for [n].
 
     >>> s = schedule(np.array([0, 1, 2, 3]), np.array([3, 0, 7, 4]), Batches(size=3, epochs=1.5))
     >>> s.clients.tolist(), s.batches.tolist(), s.steps.tolist()
     ([2, 3, 0], [3, 2, 1], [5, 3, 2])
     """
-    size = batches.size
-    a_epoch = -(-sizes // size) - (sizes % size == 1 if pairs else 0)
-    if batches.steps is not None:
-        total = np.where(a_epoch > 0, batches.steps * per_step, 0)
-    else:
-        total = np.ceil(np.round(batches.epochs * a_epoch, 9)).astype(np.int64)
-    steps = -(-total // per_step)
-    steps[a_epoch <= 0] = 0
+    a_epoch, steps = steps_of(sizes, batches, per_step, pairs)
+    steps = steps if most is None else np.minimum(steps, most)
     order = np.lexsort((clients, -steps))
     order = order[steps[order] > 0]
     return Schedule(clients[order], sizes[order], a_epoch[order], steps[order])

@@ -125,8 +125,8 @@ def _rule(job: Job) -> list[Problem]:
                 "weights-beside-rule",
                 f"{rule.name} counts all updates alike",
                 'weights = "samples" in [algorithm]',
-                "an update that weighs more by its own word could not be told from one that lies about it",
-                'set weights = "uniform", or leave it out',
+                rule="an update that weighs more by its own word could not be told from one that lies about it",
+                mend='set weights = "uniform", or leave it out',
             )
         )
     problem = planned(rule, job.quorum_of(job.cohort_size))

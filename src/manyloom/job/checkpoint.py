@@ -14,7 +14,7 @@ from manyloom.core.errors import Problem, RunFailed
 from manyloom.core.slots import Slots, from_bytes, to_bytes
 from manyloom.job.state import State
 
-_PARTS = ("server", "rule", "clients", "preprocess")
+_PARTS = ("server", "rule", "clients", "preprocess", "open")
 
 
 def save(state: State, folder: Path, keep: int = 3) -> tuple[Path, str]:
@@ -59,6 +59,7 @@ def load(path: Path) -> State:
         rule=parts["rule"],
         clients=parts["clients"],
         preprocess=parts["preprocess"],
+        open=parts["open"],
         record=record["record"],
         execution=record["execution"],
     )

@@ -133,6 +133,7 @@ class ClientDone(Event):
     steps: int | None
     loss: float | None
     bytes_up: int
+    staleness: int | None = None  # asynchronous: server versions between sending and applying
 
 
 @dataclass(frozen=True)
@@ -201,6 +202,7 @@ class RoundDone(Event):
     cohort_summary: Json | None = None
     secure: Json | None = None  # bytes of the secure channel beyond the training bodies
     guard: Json | None = None  # of a protected sum: clip, share within it, clients that were cut
+    virtual_s: float | None = None  # how long it took on the virtual clock, if there is one
     state: State | None = field(default=None, metadata={"shown": False}, repr=False, compare=False)
 
 
@@ -214,7 +216,8 @@ class RoundRejected(Event):
     before: float
     after: float
     tolerance: float
-    rows: int
+    rows: int | None
+    path: str | None = None
 
 
 @dataclass(frozen=True)

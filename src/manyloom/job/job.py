@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, cast
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
 
@@ -19,56 +21,13 @@ from manyloom.core.parts import Algorithm
 from manyloom.core.seeds import Draws
 from manyloom.core.signature import keys, wrong
 from manyloom.core.task import Shape, Task
-from manyloom.core.validate import Above, AtLeast, IntOrShare, Within, share_of
+from manyloom.core.validate import Above, AtLeast, IntOrShare, share_of
 from manyloom.data.federation import Federation
-from manyloom.data.held import hold_back
+from manyloom.data.held import hold_back, with_file
 from manyloom.job.protection import Protection, protection_of
+from manyloom.job.settings import Execution, Simulate, Validation
 from manyloom.privacy.settings import Privacy
 from manyloom.secure.settings import Secure
-
-
-class Execution(NamedTuple):
-    """Where and how the job runs: `[runtime]`. Not in the digest: it decides speed, not the result.
-
-    Args:
-        name: one client at a time, groups of clients at once, or the rule of the engine.
-        provider: where gradients come from.
-        device: of the model and the data, as torch names it.
-        group: clients at once, K.
-        memory: budget of a process.
-    """
-
-    name: Literal["auto", "sequential", "vectorised"] = "auto"
-    provider: Literal["autograd", "vmap"] | None = None
-    device: str = "cpu"
-    group: Annotated[int | None, AtLeast(1)] = None
-    memory: str = "2 GiB"
-
-
-class Simulate(NamedTuple):
-    """Faults for a simulation: `[simulate]`.
-
-    Args:
-        dropout: chance that a client's reply is lost, each round.
-        drop: exactly these are lost: "round:client" pairs, the client by name or number.
-    """
-
-    dropout: Annotated[float, Within(0, 1)] = 0.0
-    drop: Sequence[str] = ()
-
-
-class Validation(NamedTuple):
-    """A set held by the hub: a round whose model is worse on it is not taken: `[validation]`.
-
-    Args:
-        rows: so many training rows, taken from the clients before they train, in a simulation.
-        metric: what is looked at; `watch`.
-        tolerance: how much worse than the last model a round's may be.
-    """
-
-    rows: Annotated[int, AtLeast(1)]
-    metric: str | None = None
-    tolerance: Annotated[float, AtLeast(0)] = 0.05
 
 
 @dataclass(frozen=True)
@@ -88,7 +47,9 @@ class Job:
         min_available: a round waits until so many clients are reachable.
         retries: further attempts of a round below quorum.
         failed_round: after that: end as failed, resumable; or keep the model and go on.
-        deadline_s: seconds an ask may take.
+        deadline_s: seconds an ask may take; in a simulation only with [simulate] speed or trace, virtual ones.
+        over_provision: ask so many times the cohort and close at the first replies that make one.
+        partial: at the deadline a client sends what it has, with its steps.
         eval_every: evaluation after every k-th round and the last; with 1 also before round 1.
         eval_cohort: clients that evaluate: a number, a share, or all.
         watch: what early stopping, best checkpoint and sweep look at.
@@ -136,6 +97,8 @@ class Job:
     retries: Literal[0, 1] = 1
     failed_round: Literal["stop", "skip"] = "stop"
     deadline_s: Annotated[float, Above(0)] = 3600.0
+    over_provision: Annotated[float, AtLeast(1)] = 1.0
+    partial: bool = False
     eval_every: Annotated[int, AtLeast(1)] = 1
     eval_cohort: IntOrShare | None = None
     watch: str | None = None
@@ -155,6 +118,7 @@ class Job:
     def __post_init__(self) -> None:
         from manyloom.job.check import against_population  # they read jobs
         from manyloom.job.sound import unsound
+        from manyloom.job.timely import untimely
 
         self._follow()
         found = wrong(keys(Job), {k: getattr(self, k) for k in SETTINGS}, "job")
@@ -163,7 +127,7 @@ class Job:
         tables = ((self.privacy, "privacy"), (self.secure, "secure"), (self.validation, "validation"))
         for record, table in tables:
             found += wrong(keys(type(record)), record._asdict(), table) if record is not None else []
-        found = found or against_population(self) or unsound(self)
+        found = found or against_population(self) or [*unsound(self), *untimely(self)]
         if found:
             raise BadInput(*found)
         if self.protection is not None:
@@ -176,7 +140,7 @@ class Job:
             share = isinstance(self.cohort, float)
             object.__setattr__(self, "sampling", "poisson" if self.privacy is not None and share else "uniform")
         if self.validation is not None and self.federation.held is None:
-            object.__setattr__(self, "federation", hold_back(self.federation, self.validation.rows, self.seed))
+            object.__setattr__(self, "federation", self._judged(self.validation))
         table = self.algorithm.tables.get("algorithm", {})
         if table and "weights" not in table and ":" not in str(table.get("name", "")):
             uniform = self.privacy is not None or self.algorithm.aggregate.needs == "each"
@@ -184,6 +148,17 @@ class Job:
             tables = {**self.algorithm.tables, "algorithm": {**table, "weights": weights}} if table else {}
             algorithm = replace(self.algorithm, weights=weights, tables=tables or self.algorithm.tables)
             object.__setattr__(self, "algorithm", algorithm)
+
+    def _judged(self, v: Validation) -> Federation:
+        """The federation with the rows that the hub holds."""
+        if (v.rows is None) == (v.path is None):
+            raise bad("contradiction", "[validation] needs rows or path, one of them",
+                      got=f"rows = {v.rows}, path = {v.path}",
+                      rule="rows of the clients, in a simulation, or a file of the hub's own",
+                      mend="add rows = 200 to [validation]")  # fmt: skip
+        if v.rows is not None:
+            return hold_back(self.federation, v.rows, self.seed)
+        return with_file(self.federation, str(Path(self.base) / str(v.path)))
 
     # ---- what follows from the rest
 
@@ -211,6 +186,11 @@ class Job:
     def cohort_size(self) -> int:
         n = len(self.eligible)
         return n if self.cohort is None else share_of(self.cohort, n)
+
+    @property
+    def asked_size(self) -> int:
+        """Clients asked a round: the cohort, over-provisioned."""
+        return min(len(self.eligible), math.ceil(round(self.over_provision * self.cohort_size, 9)))
 
     @property
     def rate(self) -> float:

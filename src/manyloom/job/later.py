@@ -19,19 +19,17 @@ TABLES: Mapping[str, str] = {
 }
 # table -> key -> the value that means what this version does anyway (None: there is none)
 KEYS: Mapping[str, Mapping[str, object]] = {
-    "job": {"kind": "horizontal", "over_provision": 1.0, "partial": False},
-    "validation": {"path": None},
+    "job": {"kind": "horizontal"},
     "data": {"ids": None, "id_types": None, "format": None},
     "model": {"base": None, "dtype": None, "bottom": None, "cut": None, "top": None},
-    "algorithm": {"local": None, "adapt": 0, "buffer": None, "max_staleness": None, "eta": None, "target_client": None},
-    "simulate": {"speed": "equal", "speed_sigma": None, "availability": 1.0, "trace": None},
+    "algorithm": {"eta": None, "target_client": None},
     "runtime": {"workers": None, "policies": None},
 }  # fmt: skip
 # table, key -> values
 VALUES: Mapping[tuple[str, str], Sequence[str]] = {
     ("data", "source"): ("jsonl", "text", "default-credit"),
     ("model", "name"): ("causal-lm", "split-mlp"),
-    ("algorithm", "name"): ("fedper", "fedbn", "fedbuff", "split-learning", "distil", "coral"),
+    ("algorithm", "name"): ("split-learning", "distil", "coral"),
     ("runtime", "name"): ("ray", "flower"),
     ("runtime", "provider"): ("chain", "graph"),
 }  # fmt: skip
@@ -42,7 +40,6 @@ EXAMPLES: Mapping[tuple[str, str], str] = {
     ("model", "name"): 'add name = "logistic" to [model]',
     ("partition", "scheme"): 'add [partition] with scheme = "dirichlet" and clients = 10',
     ("partition", "clients"): "add clients = 10 to [partition]",
-    ("validation", "rows"): "add rows = 200 to [validation]: so many rows the hub holds",
     ("attack", "name"): 'add name = "ipm" to [attack]; all names: docs/job.md',
     ("attack", "clients"): "add clients = 0.2 to [attack]: a fifth of all lie",
     ("data", "path"): 'add path = "rows.csv" to [data]: a file, a folder or a glob',

@@ -5,28 +5,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
-from manyloom.aggregate import filtered
 from manyloom.algorithms import round as rounds
 from manyloom.algorithms import sample
-from manyloom.core.errors import Problem
+from manyloom.algorithms.buffered import reached
 from manyloom.core.exchange import Ids, Runtime, play
-from manyloom.core.tensors import ints
 from manyloom.job import events as ev
+from manyloom.job.buffered import versioned
 from manyloom.job.job import Job
 from manyloom.job.prepare import Prepared
 from manyloom.job.spend import Spend, account_of, promised, spending
 from manyloom.job.state import State
-from manyloom.job.tell import below_quorum, cohort_summary, run_started
+from manyloom.job.tell import SHOWN, Outcome, below_quorum, clients_done, clients_filtered, cohort_summary, run_started
 from manyloom.job.watch import judge, taken, verdict
 from manyloom.privacy.account import Account
 from manyloom.privacy.source import Secret
-
-SHOWN = 256  # cohorts up to this size get an event a client
 
 
 def start(job: Job, ready: Prepared) -> State:
@@ -89,7 +86,13 @@ def loop(
             record["ended"] = [status, reason]
             state = replace(state, record=dict(record))
             break
-        out = yield from _round(job, runtime, state, number, run, spend, record)
+        opens = float(record.get("clock", 0.0))
+        if job.algorithm.buffered is not None:
+            out = yield from versioned(job, runtime, state, number, run)
+        else:
+            out = yield from _round(job, runtime, state, number, run, spend, record)
+        if out.open is not None or job.simulate.clocked:
+            record["clock"] = out.trained.at
         trained, phases = out.trained, out.phases
         if out.dear is not None:
             status, reason = "stopped", out.dear
@@ -113,6 +116,7 @@ def loop(
             state = replace(state, round=number)
         else:
             state = replace(state, round=number, server=trained.server, rule=trained.rule)
+        state = state if out.open is None else replace(state, open=out.open)
         judged = number % job.eval_every == 0 or number == job.rounds
         if judged:
             yield ev.Phase(number, "evaluate")
@@ -145,6 +149,7 @@ def loop(
             cohort_summary(trained) if len(trained.back) > SHOWN and len(trained.samples) else None,
             {"up": trained.channel[0], "down": trained.channel[1]} if job.secure else None,
             out.guard,
+            record["clock"] - opens if "clock" in record else None,
             state,
         )
     yield ev.RunDone(status, reason, dict(record["final"]), privacy=promised(job, account), state=state)
@@ -152,49 +157,46 @@ def loop(
         own.close(done=True)
 
 
-class _Outcome(NamedTuple):
-    """A round with all its attempts; `problem` is why the run can't go on."""
-
-    trained: rounds.Round
-    attempt: int
-    phases: dict[str, float]
-    sent_up: int
-    sent_down: int
-    problem: Problem | None = None
-    guard: dict[str, Any] | None = None
-    dear: str | None = None  # why the budget allows no further attempt
-
-
 def _round(
     job: Job, runtime: Runtime, state: State, number: int, run: str, spend: Spend | None, record: dict[str, Any]
-) -> Generator[ev.Event, None, _Outcome]:
+) -> Generator[ev.Event, None, Outcome]:
     """One round with its further attempts."""
     before = state.clients  # what clients remembered: a failed attempt leaves no trace there
     phases: dict[str, float] = {}
     up = down = 0
-    trained = _nobody(state)
+    trained = _nobody(state, float(record.get("clock", 0.0)))
     quorum, why = 0, ""
     first = spend.attempt(number) if spend else 0
     over_before = job.secure is not None and first > 1  # its two attempts were made in an earlier process
     for attempt in range(first, max(first, job.retries) + 1) if not over_before else ():
         if attempt > first and spend and (dear := spend.refused(state, spend.guard(record), number)):
-            return _Outcome(trained, attempt, phases, up, down, dear=dear)  # the attempt before took what was left
+            return Outcome(trained, attempt, phases, up, down, dear=dear)  # the attempt before took what was left
         cohort = spend.cohort(number, attempt) if spend else None
+        here, now = job.eligible, trained.at
+        if job.simulate.absent:
+            least = job.min_available or job.quorum_of(job.cohort_size)
+            here, now = play(reached(job.eligible, least, now, job.deadline_s, number), runtime.ask)
+            if len(here) < least:
+                trained, quorum = _nobody(state, now), least
+                why = f"{len(here)} clients could be reached within {job.deadline_s:g} virtual s, {least} are needed"
+                yield ev.RoundFailed(number, attempt, why)
+                continue
         if cohort is None:
             cohort = sample.cohort(
-                job.eligible,
-                job.cohort_size,
+                job.eligible if job.sampling == "poisson" else here,
+                job.asked_size,
                 sampling=job.sampling or "uniform",
                 rate=job.rate,
                 seed=job.seed,
                 round=number,
                 purpose=f"cohort/{attempt}",
             )
-        quorum = job.protection.n_min if job.protection and job.secure else job.quorum_of(len(cohort))
+        least = len(cohort) if job.over_provision == 1 else min(len(cohort), job.cohort_size)
+        quorum = job.protection.n_min if job.protection and job.secure else job.quorum_of(least)
         yield ev.RoundStarted(number, attempt, cohort.tolist() if len(cohort) <= SHOWN else None, len(cohort), quorum)
         if not len(cohort) and spend is None:
             yield ev.Note("info", "cohort-empty", f"round {number} drew nobody; the model stays as it is")
-            return _Outcome(trained, attempt, phases, up, down)
+            return Outcome(trained._replace(at=now), attempt, phases, up, down)
         yield ev.Phase(number, "train")
         mark = time.perf_counter()
         guard: dict[str, Any] | None = None
@@ -211,21 +213,25 @@ def _round(
                     attempt=attempt,
                     quorum=quorum,
                     deadline_s=job.deadline_s,
+                    take=job.cohort_size if job.over_provision > 1 else None,
+                    at=now,
                 ),
                 runtime.ask,
             )
             why, opened = trained.why or f"{len(trained.back)} replies, quorum {quorum}", False
         else:
-            trained, guard, why, opened = yield from _guarded(spend, state, cohort, number, attempt, quorum, record)
+            trained, guard, why, opened = yield from _guarded(
+                spend, state, cohort, number, attempt, quorum, record, now
+            )
         phases["train"] = phases.get("train", 0.0) + time.perf_counter() - mark
         up, down = up + trained.sent_up, down + trained.sent_down
         for lost in trained.lost:
             name = job.federation.names[lost.client]
             yield ev.ClientLost(number, lost.client, name, lost.reason, lost.text, lost.traceback)
         if trained.enough:
-            yield from _clients(number, trained)
-            yield from _filtered(job, number, trained)
-            return _Outcome(trained, attempt, phases, up, down, guard=guard)
+            yield from clients_done(number, trained)
+            yield from clients_filtered(job, number, trained)
+            return Outcome(trained, attempt, phases, up, down, guard=guard)
         runtime.restore(before)
         yield ev.RoundFailed(number, attempt, why)
         if opened:
@@ -233,16 +239,23 @@ def _round(
     if job.failed_round == "skip" or over_before:
         spent = ": clients answer two attempts at most, and both were made" if over_before else ""
         yield ev.Note("warning", "round-skipped", f"round {number} is skipped; the model stays as it is{spent}")
-        return _Outcome(trained, job.retries, phases, up, down)
-    return _Outcome(trained, job.retries, phases, up, down, below_quorum(job, number, trained, quorum, run, why))
+        return Outcome(trained, job.retries, phases, up, down)
+    return Outcome(trained, job.retries, phases, up, down, below_quorum(job, number, trained, quorum, run, why))
 
 
 def _guarded(
-    spend: Spend, state: State, cohort: Ids, number: int, attempt: int, quorum: int, record: dict[str, Any]
+    spend: Spend,
+    state: State,
+    cohort: Ids,
+    number: int,
+    attempt: int,
+    quorum: int,
+    record: dict[str, Any],
+    now: float,
 ) -> Generator[ev.Event, None, tuple[rounds.Round, dict[str, Any] | None, str, bool]]:
     """One attempt under protection: nothing of it leaves before it stands in the ledger."""
     guard, source = spend.guard(record), Secret()
-    got = spend.gather(state, guard, cohort, number, attempt, quorum)
+    got = spend.gather(state, guard, cohort, number, attempt, quorum, now)
     for text in got.warnings:
         yield ev.Note("warning", "secure-sum", text)
     least = quorum if len(cohort) else 0
@@ -250,43 +263,17 @@ def _guarded(
         if written := spend.released(state, guard, number, attempt, source):
             yield written
         trained, told = spend.conclude(state, guard, got, record, source, number)
-        return trained, told, "", got.opened
+        return trained._replace(at=got.at), told, "", got.opened
     if written := spend.released(state, guard, number, attempt, source, "aborted attempt"):
         yield written  # that it came to nothing can be seen
     none = torch.zeros(0)
     trained = rounds.Round(state.server, state.rule, got.back, none, none, none, got.lost, got.sent_up, got.sent_down,
-                           enough=False, channel=got.channel)  # fmt: skip
+                           enough=False, channel=got.channel, at=got.at)  # fmt: skip
     return trained, None, got.why or f"{len(got.back)} replies, quorum {quorum}", got.opened
 
 
-def _clients(number: int, trained: rounds.Round) -> Iterator[ev.ClientDone]:
-    if len(trained.back) > SHOWN:
-        return
-    if not len(trained.back):
-        return
-    share = (trained.sent_up + trained.channel[0]) // len(trained.back)
-    if not len(trained.samples):  # only their sum came
-        for client in np.sort(trained.back).tolist():
-            yield ev.ClientDone(number, client, None, None, None, share)
-        return
-    for i in np.argsort(trained.back).tolist():
-        yield ev.ClientDone(
-            number, int(trained.back[i]), int(trained.samples[i]), int(trained.steps[i]), float(trained.loss[i]), share
-        )
-
-
-def _filtered(job: Job, number: int, trained: rounds.Round) -> Iterator[ev.ClientFiltered]:
-    """Whom a robust rule left out; of a rule that keeps one by design nobody is named."""
-    rule = job.algorithm.aggregate.name
-    if trained.kept is None or rule == "krum":
-        return
-    gone = {x.client for x in trained.lost}
-    for row in ints(filtered(trained.kept).nonzero()):
-        client = int(trained.back[row])
-        if client not in gone:
-            yield ev.ClientFiltered(number, client, job.federation.names[client], rule, float(trained.kept[row]))
-
-
-def _nobody(state: State) -> rounds.Round:
+def _nobody(state: State, at: float) -> rounds.Round:
     none = torch.zeros(0)
-    return rounds.Round(state.server, state.rule, np.zeros(0, np.int64), none, none, none, [], 0, 0, enough=False)
+    return rounds.Round(
+        state.server, state.rule, np.zeros(0, np.int64), none, none, none, [], 0, 0, enough=False, at=at
+    )

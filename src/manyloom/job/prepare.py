@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from manyloom.algorithms.guarded import lengths
 from manyloom.core.exchange import Ask, Lost, Reply, Runtime, play
-from manyloom.core.flat import Layout
+from manyloom.core.flat import Layout, shared
 from manyloom.core.slots import Slots, size_bytes
 from manyloom.core.task import Shape, Task
 from manyloom.data import statistics
@@ -95,7 +95,7 @@ def prepare(
     everybody = np.flatnonzero(fed.sizes > 0).astype(np.int64)
     body = (pre.to_slots() if pre else {}) | ({"execution": _pack(execution)} if execution else {})
     answer(Ask(everybody, "prepare", body))
-    layout, theta, buffers = first_model(job.task, shape, job.seed)
+    layout, theta, buffers = first_model(job.task, shape, job.seed, job.algorithm.local)
     buffers = buffers if job.task.buffers == "average" else {}
     if job.protection is not None:  # refuses a scale without room for so many parameters
         job.protection.guard(width(job, layout, buffers), job.privacy.clip if job.privacy else None)
@@ -120,17 +120,22 @@ def width(job: Job, layout: Layout, buffers: Slots) -> int:
     return sum(lengths(job.algorithm, state).values())
 
 
-def first_model(task: Task, shape: Shape, seed: int) -> tuple[Layout, Tensor, Slots]:
-    """theta_0 [d] from the seed, its layout, the first running statistics; torch's own generator stays as it was."""
+def first_model(task: Task, shape: Shape, seed: int, local: Sequence[str] | str = ()) -> tuple[Layout, Tensor, Slots]:
+    """theta_0 [d] from the seed, its layout, the first running statistics; torch's own generator stays as it was.
+
+    Of what is `local` the hub knows nothing: its theta is the rest.
+    """
     module = fresh(task, shape, seed)
-    layout, running = Layout.of(module, task.freeze), Layout.of_buffers(module)
+    layout, running = shared(module, Layout.of(module, task.freeze), local)[0], Layout.of_buffers(module)
     return layout, layout.flatten(module), {"buffers": running.flatten(module)} if running.d else {}
 
 
-def module_of(task: Task, shape: Shape, seed: int, server: Slots, theta: Tensor) -> torch.nn.Module:
-    """The trained module: built as at the start (frozen parts too), with theta and running statistics put in."""
+def module_of(
+    task: Task, shape: Shape, seed: int, server: Slots, theta: Tensor, local: Sequence[str] | str = ()
+) -> torch.nn.Module:
+    """The trained module: built as at the start (frozen and local parts too), with theta and running statistics."""
     module = fresh(task, shape, seed)
-    Layout.of(module, task.freeze).load(module, theta)
+    shared(module, Layout.of(module, task.freeze), local)[0].load(module, theta)
     if "buffers" in server:
         Layout.of_buffers(module).load(module, server["buffers"])
     return module.eval()

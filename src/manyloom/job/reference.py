@@ -8,6 +8,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from manyloom.algorithms import RECIPES
+from manyloom.algorithms.recipe import CARDS
 from manyloom.core.parts import Algorithm
 from manyloom.core.signature import Key
 from manyloom.core.validate import Share, rules_of, show
@@ -110,9 +111,10 @@ def typed(hint: Any) -> str:
 
 def deviations(name: str) -> dict[str, object]:
     """The keys of a recipe whose default is another than its signature says."""
-    made: Algorithm = RECIPES[name]()
+    example = CARDS[name].example
+    made: Algorithm = RECIPES[name](**example)
     table, known = made.tables["algorithm"], TABLES["algorithm"].own(name)
-    return {k: v for k, v in table.items() if k in known and known[k].default != v}
+    return {k: v for k, v in table.items() if k in known and k not in example and known[k].default != v}
 
 
 def told(table: Table, name: str) -> str:

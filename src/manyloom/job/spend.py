@@ -65,7 +65,9 @@ class Spend(NamedTuple):
         return self.made.entry(round, attempt, said, guard.params.bound, guard.params.scale, model, source.commitment,
                                added)  # fmt: skip
 
-    def gather(self, state: State, guard: Guard, cohort: Ids, round: int, attempt: int, quorum: int) -> Gathered:
+    def gather(
+        self, state: State, guard: Guard, cohort: Ids, round: int, attempt: int, quorum: int, at: float = 0.0
+    ) -> Gathered:
         """Ask the cohort over the job's channel."""
         job = self.job
         asked = guarded.gather(
@@ -78,6 +80,8 @@ class Spend(NamedTuple):
             attempt=attempt,
             quorum=quorum,
             deadline_s=job.deadline_s,
+            take=job.cohort_size if job.over_provision > 1 else None,
+            at=at,
         )
         channel = self.ready.channel
         return play(over(asked, channel) if channel is not None else asked, self.runtime.ask)

@@ -20,6 +20,7 @@ class State:
         rule: the aggregator's.
         clients: what clients remember, as the runtime gives it (never what is secret).
         preprocess: federated means, scales, vocabularies.
+        open: of asynchronous rounds, the asks that are open, with what they were sent and when.
         record: small numbers: best value and round, evaluations since, totals of bytes and seconds.
         execution: what the runtime chose; kept on resume.
     """
@@ -29,5 +30,6 @@ class State:
     rule: Slots = field(default_factory=dict[str, Tensor])
     clients: Slots = field(default_factory=dict[str, Tensor])
     preprocess: Slots = field(default_factory=dict[str, Tensor])
+    open: Slots = field(default_factory=dict[str, Tensor])
     record: dict[str, Any] = field(default_factory=dict[str, Any])
     execution: dict[str, Any] = field(default_factory=dict[str, Any])

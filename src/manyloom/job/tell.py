@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from manyloom.aggregate import filtered
 from manyloom.algorithms.evaluation import Evaluation
 from manyloom.algorithms.round import Round
 from manyloom.core.errors import Problem
 from manyloom.core.metrics import better
+from manyloom.core.slots import Slots
 from manyloom.core.tensors import floats, ints
 from manyloom.job import events as ev
 from manyloom.job.job import Job
 from manyloom.job.prepare import Prepared
 
+SHOWN = 256  # cohorts up to this size get an event a client
 NAMED = 1000  # federations up to this size are told client by client
+
+
+class Outcome(NamedTuple):
+    """A round with all its attempts; `problem` is why the run can't go on."""
+
+    trained: Round
+    attempt: int
+    phases: dict[str, float]
+    sent_up: int
+    sent_down: int
+    problem: Problem | None = None
+    guard: dict[str, Any] | None = None
+    dear: str | None = None  # why the budget allows no further attempt
+    open: Slots | None = None  # of asynchronous rounds, what is open now
 
 
 def run_started(job: Job, ready: Prepared, run: str) -> ev.RunStarted:
@@ -129,3 +147,32 @@ def below_quorum(job: Job, number: int, trained: Round, quorum: int, run: str, w
         rule=f"quorum {quorum} of {len(trained.back) + len(trained.lost)} ([job] quorum); {saved}",
         mend=f"mend what they say, or lower the quorum, then:\nmanyloom resume {run or 'RUN'}",
     )
+
+
+def clients_done(number: int, trained: Round) -> Iterator[ev.ClientDone]:
+    """Each client that came back, of small cohorts."""
+    if len(trained.back) > SHOWN:
+        return
+    if not len(trained.back):
+        return
+    share = (trained.sent_up + trained.channel[0]) // len(trained.back)
+    if not len(trained.samples):  # only their sum came
+        for client in np.sort(trained.back).tolist():
+            yield ev.ClientDone(number, client, None, None, None, share)
+        return
+    for i in np.argsort(trained.back).tolist():
+        yield ev.ClientDone(
+            number, int(trained.back[i]), int(trained.samples[i]), int(trained.steps[i]), float(trained.loss[i]), share
+        )
+
+
+def clients_filtered(job: Job, number: int, trained: Round) -> Iterator[ev.ClientFiltered]:
+    """Whom a robust rule left out; of a rule that keeps one by design nobody is named."""
+    rule = job.algorithm.aggregate.name
+    if trained.kept is None or rule == "krum":
+        return
+    gone = {x.client for x in trained.lost}
+    for row in ints(filtered(trained.kept).nonzero()):
+        client = int(trained.back[row])
+        if client not in gone:
+            yield ev.ClientFiltered(number, client, job.federation.names[client], rule, float(trained.kept[row]))

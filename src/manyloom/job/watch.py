@@ -38,7 +38,7 @@ def taken(
     if now == now and (was != was or loss <= v.tolerance):
         record["validated"] = now
         return None
-    return ev.RoundRejected(number, metric, was, now, v.tolerance, v.rows)
+    return ev.RoundRejected(number, metric, was, now, v.tolerance, v.rows, v.path)
 
 
 def _held(job: Job, runtime: Runtime, server: Slots, number: int, metric: str) -> float:
@@ -66,7 +66,7 @@ def judge(
             purpose="judges",
         )
     sets: list[tuple[str, Ids]] = [("test", judges)] * bool(len(judges))
-    if fed.own_test and job.task.buffers != "local":
+    if fed.own_test and job.task.buffers != "local" and not job.algorithm.local:
         sets.append(("own", evaluation.HUB))
     for split, clients in sets:
         mark = time.perf_counter()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from manyloom.algorithms.evaluation import HELD
-from manyloom.algorithms.round import COUNTS, arrived
+from manyloom.algorithms.round import COUNTS, arrived, shapes
 from manyloom.core.exchange import Ask, Handler, Ids, Lost, Reply, stack
 from manyloom.core.metrics import BINS
 from manyloom.core.slots import Slots, size_bytes
@@ -21,13 +21,18 @@ from manyloom.data import statistics
 from manyloom.data.federation import Federation
 from manyloom.data.store import Slab
 from manyloom.engine.build import Engine
+from manyloom.engine.engine import Rows
+from manyloom.engine.evaluate import joined
 from manyloom.engine.loop import Failed, Group
+from manyloom.engine.own import own
+from manyloom.engine.plan import Int
 from manyloom.gate import Slot, leave
 from manyloom.job.job import Job
 from manyloom.runtime.attack import Mislabelled, liars_of, staged
 from manyloom.runtime.fold import Messages, add_weighted, folded
 from manyloom.runtime.memory import Memory
 from manyloom.runtime.sites import Sites, protect, rounding
+from manyloom.runtime.timing import Again
 from manyloom.secure import wire
 from manyloom.secure.channel import PARAMS, SUM
 from manyloom.secure.params import Params
@@ -56,20 +61,22 @@ class Clients:
     def __post_init__(self) -> None:
         self.liars = liars_of(self.job)
 
-    def train(self, ask: Ask, gone: list[Lost]) -> list[Reply | Lost]:
-        """Train, and send or keep what came of it; who is `gone` does neither."""
+    def train(self, ask: Ask, gone: list[Lost], most: Int | None = None) -> list[Reply | Lost]:
+        """Train, at most so many steps each, and send or keep what came of it; who is `gone` does neither."""
         began = time.perf_counter()
         algorithm, job = self.job.algorithm, self.job
         uplink = algorithm.uplink
         hidden = self.hidden(ask)
         lost: list[Reply | Lost] = [*gone]
         clients = without(ask.to, gone)
-        schema = self._schema(ask)
         down = arrived(algorithm, {n: t for n, t in ask.body.items() if n != PARAMS}, job.draws.hub(ask.round))
+        known = self._shapes(down)
+        schema = {n: Slot(tuple(t.shape), whole=not t.is_floating_point()) for n, t in known.items()}
+        schema = {SUM: Slot(None, whole=True)} if PARAMS in ask.body else schema | {n: Slot(()) for n in COUNTS}
         bits = rounding(job.seed, ask.round, self.federation.ids, job.privacy is not None)
         total = Messages(ask.fold)
         held: list[tuple[Ids, Slots]] = []
-        for group in self._trained(clients, down, ask.round):
+        for group in self._trained(clients, down, ask, most):
             if isinstance(group, Failed):
                 lost.append(Lost(group.client, "error", group.text, group.traceback, ask.number))
                 continue
@@ -80,8 +87,7 @@ class Clients:
                 message, own = uplink.apply(message, {n: recalled[n] for n in uplink.memory}, down, draw)
                 kept |= own
             if PARAMS in ask.body:
-                summed = (*(uplink.slots or algorithm.work.sends), *(["buffers"] if "buffers" in down else []))
-                message = {n: message[n] for n in summed if message[n].is_floating_point()}
+                message = {n: message[n] for n, t in known.items() if t.is_floating_point()}
                 made = protect(ask, there, message, group.samples, group.loss, bits)
                 lost += made.lost
                 stay = np.isin(there, made.kept)
@@ -123,7 +129,9 @@ class Clients:
         if ask.to[0] < 0:
             found = engine.judge(self._own(ask.to), ask.to, theta, ask.body.get("buffers"))
         else:
-            found = engine.evaluate(self.federation, ask.to, theta, self._running(ask))
+            each = own(engine, self.federation, ask.to, ask.body, self.memory.recall, ask.round)
+            fed = self.federation
+            found = joined([engine.evaluate(fed, o.clients, o.theta, o.running, failed=o.failed) for o in each])
         gone = {f.client for f in found.failed}
         lost: list[Reply | Lost] = [Lost(f.client, "error", f.text, f.traceback, ask.number) for f in found.failed]
         keep = np.array([c not in gone for c in found.clients.tolist()], bool)
@@ -143,13 +151,10 @@ class Clients:
             each = engine.scores(self._own(ask.to), theta, centre, spread, ask.body.get("buffers"))
             return [Reply(ask.to, {"histogram": each.sum(0)[None]}, ask.number, 0.0, 0)]
         total, filled = torch.zeros(2, BINS, dtype=torch.float64), 0
-        running = self._running(ask)
         hidden = self.hidden(ask)
         kept: list[Tensor] = []
-        for at in range(0, len(ask.to), 1024):
-            some = slice(at, at + 1024)
-            stats = running[some] if running is not None and running.dim() > 1 else running
-            each = engine.histograms(self.federation, ask.to[some], theta, centre, spread, stats)
+        for o in own(engine, self.federation, ask.to, ask.body, self.memory.recall, ask.round, most=1024):
+            each = engine.histograms(self.federation, o.clients, o.theta, centre, spread, o.running)
             if hidden:
                 kept.append(each)
                 continue
@@ -205,13 +210,15 @@ class Clients:
             return None
         return self.sites
 
-    def _trained(self, clients: Ids, down: Slots, round: int) -> Iterator[Group | Failed]:
+    def _trained(self, clients: Ids, down: Slots, ask: Ask, most: Int | None) -> Iterator[Group | Failed]:
         """What the engine trains; under attack, what is sent in its place."""
-        job, engine, attack = self.job, self.ready(), self.job.attack
+        job, engine, attack, round = self.job, self.ready(), self.job.attack, ask.round
+        rows: Rows = self.federation if attack is None else Mislabelled(self.federation, attack, self.liars)
+        if job.algorithm.buffered is not None and ask.attempt:
+            rows = Again(rows, ask.attempt)
+        groups = engine.train(rows, clients, down, self.memory.recall, round, most)
         if attack is None:
-            return engine.train(self.federation, clients, down, self.memory.recall, round)
-        rows = Mislabelled(self.federation, attack, self.liars)
-        groups = engine.train(rows, clients, down, self.memory.recall, round)
+            return groups
         return staged(groups, attack, self.liars, self.federation.ids, job.seed, round)
 
     def _leave(self, clients: Ids, message: Slots, schema: dict[str, Slot]) -> tuple[Tensor, list[Lost]]:
@@ -222,18 +229,10 @@ class Clients:
             return ok, held
         return ok | from_numpy(lies), [x for x in held if x.client not in self.liars]
 
-    def _schema(self, ask: Ask) -> dict[str, Slot]:
-        """What a client's message to a train ask may hold."""
-        if PARAMS in ask.body:
-            return {SUM: Slot(None, whole=True)}
-        algorithm, engine = self.job.algorithm, self.ready()
-        uplink = algorithm.uplink
-        schema = {n: Slot(()) for n in COUNTS} | dict.fromkeys(uplink.slots or (), Slot())
-        if uplink.slots is None:
-            schema |= {n: Slot((engine.layout.d if s == "d" else 1,)) for n, s in algorithm.work.sends.items()}
-            if "buffers" in ask.body:
-                schema["buffers"] = Slot(tuple(ask.body["buffers"].shape))
-        return schema
+    def _shapes(self, down: Slots) -> Slots:
+        """A message to the hub without storage."""
+        theta = torch.empty(self.ready().shared.d, dtype=self.ready().layout.dtype, device="meta")
+        return shapes(self.job.algorithm, {"theta": theta} | {n: t for n, t in down.items() if n == "buffers"})
 
     def _summed(self, ask: Ask, clients: Ids, rows: Slots) -> list[Reply | Lost]:
         """Rows that are summed on the way: kept for a secure sum, or added up here."""
@@ -245,12 +244,6 @@ class Clients:
         for name, t in rows.items():
             add_weighted(sums, name, t.double(), torch.ones(len(t), dtype=torch.float64))
         return [Reply(clients, {n: t[None] for n, t in sums.items()}, ask.number, 0.0, size_bytes(rows))]
-
-    def _running(self, ask: Ask) -> Tensor | None:
-        """Running statistics to judge with: the hub's, or each client's own where they stay there."""
-        if self.job.task.buffers == "local" and self.ready().buffers.d:
-            return self.memory.recall(ask.to)["buffers"]
-        return ask.body.get("buffers")
 
     def _own(self, who: Ids) -> Slab:
         """Rows that lie at the hub: the source's own test set, or those held to judge a round by."""

@@ -137,7 +137,8 @@ def _ended(job: Job, ready: Prepared, event: RunDone, writer: Writer) -> RunDone
 
 def _result(job: Job, ready: Prepared, event: RunDone, writer: Writer) -> Result:
     state = cast(State, event.state)
-    model = module_of(job.task, ready.shape, job.seed, state.server, job.algorithm.server.model(state.server))
+    theta, local = job.algorithm.server.model(state.server), job.algorithm.local
+    model = module_of(job.task, ready.shape, job.seed, state.server, theta, local)
     told = summary(Folder(writer.path))
     return Result(
         run_id=writer.run_id,

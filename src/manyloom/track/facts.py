@@ -192,6 +192,7 @@ class Run:
     lost: list[Loss] = field(default_factory=list[Loss])
     lost_total: int = 0
     filtered: Counter[int] = field(default_factory=Counter[int])
+    sieved: dict[int, tuple[int, int]] = field(default_factory=dict[int, tuple[int, int]])  # first and last round
     asked: int = 0
     notes: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])
     failed: list[Mapping[str, Any]] = field(default_factory=list[Mapping[str, Any]])

@@ -21,6 +21,7 @@ from manyloom.core.errors import BadInput, Problem, bad
 from manyloom.core.slots import Slots, from_bytes, to_bytes
 from manyloom.core.task import Shape
 from manyloom.core.tensors import from_numpy
+from manyloom.data import rows as raw_rows
 from manyloom.data.federation import Federation
 from manyloom.data.preprocess import Preprocess
 from manyloom.data.table import MISSING
@@ -29,7 +30,6 @@ from manyloom.job.assemble import Places, task_of
 from manyloom.job.job import Job
 from manyloom.job.prepare import module_of
 from manyloom.job.state import State
-from manyloom.track import rows as raw_rows
 from manyloom.track.folder import dumps, read_json, write_atomic
 from manyloom.track.predictions import Predictions, outputs, tell
 
@@ -43,7 +43,7 @@ def save_model(folder: Path, job: Job, state: State, preprocess: Preprocess | No
     """Write model.safetensors and model.json into a run's folder; the weights' SHA-256."""
     shape = shape_with(job, preprocess)
     theta = job.algorithm.server.model(state.server)
-    module = module_of(job.task, shape, job.seed, state.server, theta)
+    module = module_of(job.task, shape, job.seed, state.server, theta, job.algorithm.local)
     data = to_bytes(tensors_of(module))
     digest = hashlib.sha256(data).hexdigest()
     write_atomic(folder / "model.safetensors", data, run=folder.name)

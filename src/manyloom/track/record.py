@@ -169,7 +169,9 @@ class _Reader:
             run.lost.append(Loss(int(e.get("round", 0)), i, name, reason, str(e.get("text") or reason)))
 
     def _client_filtered(self, e: Mapping[str, Any]) -> None:
-        self.run.filtered[int(e["client"])] += 1
+        i, at = int(e["client"]), int(e.get("round", 0))
+        self.run.filtered[i] += 1
+        self.run.sieved[i] = (self.run.sieved[i][0] if i in self.run.sieved else at, at)
         self.round.filtered += 1
 
     def _released(self, e: Mapping[str, Any]) -> None:

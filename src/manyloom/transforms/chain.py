@@ -41,7 +41,6 @@ def chain(*transforms: Transform) -> Transform:
         apply=apply if any(t.apply for t in transforms) else None,
         undo=undo,
         bound=bound,
-        slots=next((t.slots for t in reversed(transforms) if t.slots is not None), None),
         memory={name: length for t in transforms for name, length in t.memory.items()},
         size=size,
         summable=all(t.summable for t in used),

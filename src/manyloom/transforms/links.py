@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Annotated
 
-import torch
-
 from manyloom.core.errors import BadInput, Problem
 from manyloom.core.parts import Transform
 from manyloom.core.validate import Above, Within, checked, listed, share_of, show
@@ -75,7 +73,7 @@ def uplink(
     if error_feedback:
         steps = [remembered(chain(*steps), names)]
     table = {"clip": clip, **sparse, "error_feedback": error_feedback or None, **fine}
-    return _named(chain(*([clipped(clip, names)] if clip is not None else []), *steps), names, table)
+    return _named(chain(*([clipped(clip, names)] if clip is not None else []), *steps), table)
 
 
 @checked
@@ -110,7 +108,7 @@ def downlink(
     fine = {"qsgd": qsgd, "eden": eden, "uniform": uniform}
     if wrong := [*_choices("downlink", sparse, fine)]:
         raise BadInput(*wrong)
-    return _named(chain(*_compressors(sparse, fine, names, d, biased=False, shared=False)), names, sparse | fine)
+    return _named(chain(*_compressors(sparse, fine, names, d, biased=False, shared=False)), sparse | fine)
 
 
 Numbers = Mapping[str, float | None]
@@ -136,12 +134,9 @@ def _compressors(
     return steps + [makers[key](int(value), names, d, biased=biased) for key, value in _given(fine).items()]
 
 
-def _named(t: Transform, names: tuple[str, ...], table: Mapping[str, object]) -> Transform:
-    """The transform with the slots that it makes of these names, and the table that makes it again."""
-    if t.apply is None:
-        return t
-    slots = tuple(t.size({name: torch.empty(1, device="meta") for name in names}))
-    return t._replace(slots=slots, table={k: v for k, v in table.items() if v is not None})
+def _named(t: Transform, table: Mapping[str, object]) -> Transform:
+    """The transform with the table that makes it again."""
+    return t._replace(table={k: v for k, v in table.items() if v is not None}) if t.apply is not None else t
 
 
 def _choices(table: str, *groups: Numbers) -> Iterator[Problem]:

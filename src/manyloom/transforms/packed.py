@@ -101,7 +101,6 @@ def packed(code: Code, names: tuple[str, ...] = ("u",), d: int | None = None) ->
         apply=apply,
         undo=undo,
         bound=bound,
-        slots=tuple(s for name in names for s in told(code.size(1), name)),
         size=size,
     )
 

@@ -30,6 +30,7 @@ class LocalOptions(TypedDict, total=False):
         clip_grad: largest L2 norm of a local gradient.
         lr_schedule: of lr, over rounds.
         lr_decay: factor a round of "exponential".
+        adapt: local steps before a client is judged: fine-tuning.
         weights: of the mean: by samples, or all clients alike; "uniform" under [privacy], else "samples".
     """
 
@@ -43,6 +44,7 @@ class LocalOptions(TypedDict, total=False):
     clip_grad: Annotated[float | None, Above(0), Default(None)]
     lr_schedule: Annotated[Literal["constant", "cosine", "exponential"], Default("constant")]
     lr_decay: Annotated[float, Above(0), Default(0.99)]
+    adapt: Annotated[int, AtLeast(0), Default(0)]
     weights: Annotated[Literal["samples", "uniform"] | None, Default(None)]
 
 
@@ -59,6 +61,7 @@ class Local(NamedTuple):
     clip_grad: float | None
     lr_schedule: Literal["constant", "cosine", "exponential"]
     lr_decay: float
+    adapt: int
     weights: Literal["samples", "uniform"] | None
 
     @property

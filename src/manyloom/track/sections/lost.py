@@ -54,14 +54,28 @@ def _failed(e: object) -> str:
 def _sentence(run: Run) -> str:
     n, of = run.lost_total, run.asked
     if not n:
-        return f"None: all {text.count(of)} replies came back." if of else "None: nobody was asked."
+        return (f"None: all {text.count(of)} replies came back." if of else "None: nobody was asked.") + _sieved(run)
     start = f"{number_word(n)} of {text.count(of)} replies {'was' if n == 1 else 'were'} lost."
     went = [r for r in run.rounds if r.lost]
     if went:
         least = min((r.back or 0) for r in went)
         start += f" Each of those rounds went on with at least {text.plural(least, run.client_word)}."
-    filtered = sum(run.filtered.values())
-    return start + (f" {number_word(filtered)} were filtered by the rule." if filtered else "")
+    return start + _sieved(run)
+
+
+def _sieved(run: Run) -> str:
+    """Whose updates the rule or the screen before it left out, how often, from when to when."""
+    n = sum(run.filtered.values())
+    if not n:
+        return ""
+
+    def told(client: int, times: int) -> str:
+        first, last = run.sieved[client]
+        when = f"once (round {last})" if times == 1 else f"{times} times (rounds {first} to {last})"
+        return f"{run.who(client)} {when}"
+
+    most = sorted(run.filtered.items(), key=lambda found: (-found[1], found[0]))
+    return f" {number_word(n)} {'was' if n == 1 else 'were'} filtered: {text.listed([told(*m) for m in most])}."
 
 
 def _back(run: Run, x: Loss) -> str:
