@@ -103,36 +103,37 @@ GOLDEN = {
         """,
     ),
     "not-yet, a table": (
-        {"[runtime]": "[uplink]\ntop_k = 0.1"},
+        {"[runtime]": "[lora]\nr = 8"},
         """
-        error: [uplink] is not in this version
-          got    [uplink]                                            heart.toml, line 21
-          mend   leave [uplink] out; updates then travel uncompressed
+        error: [lora] is not in this version
+          got    [lora]                                              heart.toml, line 21
+          mend   leave [lora] out; all parameters are then trained
         """,
     ),
     "not-yet, an empty table": (
-        {"[runtime]": "[validation]"},
+        {"[runtime]": "[align]"},
         """
-        error: [validation] is not in this version
-          got    [validation]                                        heart.toml, line 21
-          mend   leave [validation] out; no round is then rejected
+        error: [align] is not in this version
+          got    [align]                                             heart.toml, line 21
+          mend   leave [align] out; clients then differ in rows, not in columns
         """,
     ),
     "not-yet, a key": (
-        {"seed = 7": "over_provision = 1.3"},
+        {"[runtime]": "[runtime]\nworkers = 4"},
         """
-        error: over_provision in [job] is not in this version
-          got    over_provision = 1.3                                 heart.toml, line 4
-          mend   leave over_provision out
+        error: workers in [runtime] is not in this version
+          got    workers = 4                                         heart.toml, line 22
+          mend   leave workers out
         """,
     ),
     "not-yet, a name": (
-        {'name = "fedavg"': 'name = "fedbuff"'},
+        {'name = "fedavg"': 'name = "coral"'},
         """
-        error: algorithm "fedbuff" is not in this version
-          got    name = "fedbuff" in [algorithm]                     heart.toml, line 14
+        error: algorithm "coral" is not in this version
+          got    name = "coral" in [algorithm]                       heart.toml, line 14
           mend   this version has fedavg, fedprox, scaffold, fednova, feddyn, moon,
-                 fedsam, ditto, fedavgm, fedadam, fedyogi, fedadagrad
+                 fedsam, ditto, fedper, fedbn, fedbuff, fedavgm, fedadam, fedyogi,
+                 fedadagrad
         """,
     ),
     "not-yet, a value": (
@@ -210,7 +211,8 @@ GOLDEN = {
         error: unknown key "rounds" outside of a table
           got    rounds = 3                                           heart.toml, line 1
           rule   a job file has tables: [job], [data], [partition], [model],
-                 [algorithm], [server], [aggregate], [simulate], [runtime], [card]
+                 [algorithm], [server], [uplink], [downlink], [aggregate], [validation],
+                 [privacy], [secure], [attack], [simulate], [runtime], [card]
           mend   put it below [job]
         error: [job] needs rounds
           got    no rounds in [job]                                   heart.toml, line 2
@@ -245,13 +247,13 @@ def test_an_override_is_named(tmp_path):
 def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path):
     told = text_of(
         tmp_path,
-        {"rounds = 40": "roundz = 40", '"logistic"': '"logistik"', "lr = 0.1": "lr = 0", "[runtime]": "[validation]"},
+        {"rounds = 40": "roundz = 40", '"logistic"': '"logistik"', "lr = 0.1": "lr = 0", "[runtime]": "[align]"},
     )
     assert [line for line in told.splitlines() if line.startswith("error")] == [
         'error: unknown key "roundz" in [job]',
         'error: there is no model "logistik"',
         "error: lr must be above 0",
-        "error: [validation] is not in this version",
+        "error: [align] is not in this version",
     ]
 
 

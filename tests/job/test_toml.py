@@ -141,12 +141,13 @@ def some_of(table: str, name: str | None, leave: tuple[str, ...] = ()) -> st.Sea
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=st.data())
 def test_any_keys_round_trip(drawn, tmp_path):
-    recipe = drawn.draw(st.sampled_from(TABLES["algorithm"].names))
+    bound = ("fedper", "fedbn", "fedbuff")  # they ask more of model and job than keys say
+    recipe = drawn.draw(st.sampled_from([n for n in TABLES["algorithm"].names if n not in bound]))
     step = drawn.draw(st.sampled_from(TABLES["server"].names))
     keys = drawn.draw(some_of("algorithm", recipe, ("name", "momentum", "optimiser", "weights")))
     if "steps" in keys:
         keys.pop("epochs", None)
-    settings = drawn.draw(some_of("job", None, ("watch", "min_available", "quorum", "sampling")))
+    settings = drawn.draw(some_of("job", None, ("watch", "min_available", "quorum", "sampling", "partial", "over_provision")))
     tables = {
         "job": settings | {"rounds": drawn.draw(st.integers(1, 10**9))},
         "data": {"source": "heart-disease"},
