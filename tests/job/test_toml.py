@@ -147,7 +147,8 @@ def test_any_keys_round_trip(drawn, tmp_path):
     keys = drawn.draw(some_of("algorithm", recipe, ("name", "momentum", "optimiser", "weights")))
     if "steps" in keys:
         keys.pop("epochs", None)
-    settings = drawn.draw(some_of("job", None, ("watch", "min_available", "quorum", "sampling", "partial", "over_provision")))
+    others = ("watch", "min_available", "quorum", "sampling", "partial", "over_provision")
+    settings = drawn.draw(some_of("job", None, others))
     tables = {
         "job": settings | {"rounds": drawn.draw(st.integers(1, 10**9))},
         "data": {"source": "heart-disease"},

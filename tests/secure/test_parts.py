@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from manyloom.core.errors import BadInput
+from manyloom.privacy.mechanisms import norm
 from manyloom.privacy.source import Injected, Secret
 from manyloom.secure import Control, Params, Policy, decode, encode, keys, masks, repeatable, shamir
-from manyloom.privacy.mechanisms import norm
 from manyloom.secure.encoding import signed
 from manyloom.secure.graph import corrupt, degree, hypergeometric, quorum_of_signers, ring, sound
 from manyloom.secure.opening import rebuild

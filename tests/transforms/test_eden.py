@@ -120,7 +120,7 @@ def test_own_rotations_average_out():
         (top_k(0.05), 0.726, 0.03),
         (top_k(0.1), 0.564, 0.03),
     ],
-    ids=str,
+    ids=lambda x: x.name if isinstance(x, tuple) else str(x),
 )
 def test_the_others_on_a_normal_vector(t, expected, wide):
     x = normal(10, 8192)
