@@ -145,8 +145,8 @@ def ints_of(runtime: Listening) -> list[np.ndarray]:
 
 def test_the_whole_update_is_clipped_not_each_layer():
     """One client, two layers: its integers have the norm S, together."""
-    fed = writers(4)
-    j = private(A.fedavg(lr=5.0, batch_size=1), fed, rounds=1, quorum=1, simulate=Simulate(drop=["1:1", "1:2", "1:3"]))
+    fed, others = writers(5), ["1:1", "1:2", "1:3", "1:4"]
+    j = private(A.fedavg(lr=5.0, batch_size=1), fed, rounds=1, quorum=1, simulate=Simulate(drop=others))
     runtime = Listening()
     play(j, runtime)
     [q] = ints_of(runtime)

@@ -87,7 +87,12 @@ def test_numbers_of_its_own_beside_the_update(table):
 
 def test_weights_by_samples_under_a_claim(tmp_path):
     p = refused(
-        lambda: toml(tmp_path, '[algorithm]\nweights = "samples"\n[privacy]\nclip = 1.0\nnoise_multiplier = 1.0\n')
+        lambda: toml(
+            tmp_path,
+            '[partition]\nscheme = "iid"\nclients = 20\n[algorithm]\nweights = "samples"\n'
+            "[privacy]\nclip = 1.0\nnoise_multiplier = 1.0\n",
+            'source = "digits"',
+        )
     )
     assert p.code == "weights-under-noise" and "thousandfold" in p.rule and 'weights = "uniform"' in p.mend
     followed = private()
@@ -238,7 +243,7 @@ def test_weights_whose_largest_is_not_known():
 
 
 def test_text_columns_whose_values_would_be_named(tmp_path):
-    rows = [f"{'abcd'[i % 4]},{i % 7},{'red' if i % 3 else 'blue'},{i % 2}" for i in range(80)]
+    rows = [f"{'abcdef'[i % 6]},{i % 7},{'red' if i % 3 else 'blue'},{i % 2}" for i in range(80)]
     (tmp_path / "rows.csv").write_text("site,x,colour,label\n" + "\n".join(rows) + "\n")
     data = 'source = "csv"\npath = "rows.csv"\nlabel = "label"\nkey = "site"\n'
     p = refused(lambda: toml(tmp_path, "[secure]\n", data))
@@ -287,3 +292,8 @@ def test_an_empty_table_switches_secure_sums_on(tmp_path):
     found = toml(tmp_path, "[secure]\n").secure
     assert found.mode == "active" and found.fidelity == "full" and found.neighbours == 3 and found.kappa == 80
     assert toml(tmp_path, "").secure is None
+
+
+def test_a_claim_for_one_of_four():
+    p = refused(lambda: private(federation=writers(4)))
+    assert p.code == "too-few-to-hide" and "drowns" in p.rule and "[secure] hides updates" in p.mend

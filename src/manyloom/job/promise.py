@@ -61,7 +61,10 @@ def _uncovered(job: Job, made: Protection) -> tuple[str, ...]:
         out.append("means and scales of the columns, asked for once")
     if job.federation.schema is not None and job.federation.schema.categories:
         out.append("which values the text columns have")
-    out.append(f"sizes of the {many}, who took part when, bytes and seconds: the operator's to keep")
+    out.append(
+        f"sizes of the {many} and how their labels are spread, who took part when, bytes and seconds: "
+        "the operator's to keep"
+    )
     out.append("what was learned from earlier runs when clip, lr and the like were chosen")
     return tuple(out)
 

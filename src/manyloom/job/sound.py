@@ -77,7 +77,19 @@ def _refuse(code: str, what: str, got: str, rule: str, mend: str) -> Problem:
     return Problem(code, what, got, rule=rule, mend=mend)
 
 
+CROWD = 5  # among fewer clients hiding one says nothing
+
+
 def _private(job: Job) -> Iterator[Problem]:
+    n = len(job.eligible)
+    if n < CROWD:
+        yield Problem(
+            "too-few-to-hide",
+            f"a claim for one of {n} clients promises nothing",
+            f"{n} clients beside [privacy]",
+            rule=f"noise that hides one client among fewer than {CROWD} drowns all of them",
+            mend="take clients that are people, or leave [privacy] out: [secure] hides updates from the hub",
+        )
     if job.algorithm.weights != "uniform":
         yield _refuse("weights-under-noise", "a weighted mean can't stand under a privacy claim",
                       'weights = "samples" in [algorithm]',

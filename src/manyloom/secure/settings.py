@@ -30,7 +30,7 @@ class Secure(NamedTuple):
     threshold: Annotated[int | None, AtLeast(1)] = None
     gamma: Annotated[float, Below(1)] = 0.1
     delta_drop: Annotated[float, Below(1)] = 0.1
-    alpha: Annotated[float, Within(0.5, 1)] = 2 / 3
+    alpha: Annotated[float, Within(0, 1)] = 2 / 3
     kappa: Annotated[int | None, AtLeast(1)] = None
     scale: Annotated[int | None, AtLeast(1)] = None
     range: Annotated[float, Above(0)] = 8.0
