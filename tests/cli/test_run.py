@@ -91,7 +91,7 @@ def test_a_fault_while_it_runs_is_kept_in_its_folder(
     def broken(*_: object, **__: object) -> None:
         raise KeyError("theta")
 
-    monkeypatch.setattr(loop, "_verdict", broken)
+    monkeypatch.setattr(loop, "verdict", broken)
     ran = here(*QUICK)
     assert (ran.code, ran.out) == (1, "")
     golden("run-fault", masked(ran.err[ran.err.index("error:") :]))

@@ -49,7 +49,7 @@ def test_norms_are_bounded_and_sizes_told_before(case, values, dtype):
         told = t.size({"u": torch.empty(d, dtype=dtype, device="meta")})
         message = sent(t, rows)
         assert shapes({n: m[0] for n, m in message.items()}) == shapes(told)
-        assert set(message) == set(t.slots or ["u"]) and size_bytes(message) == size_bytes(told)
+        assert set(message) == set(told) and size_bytes(message) == size_bytes(told)
         assert size_bytes(from_bytes(to_bytes(message))) == size_bytes(message)
         back = t.undo(message, draw())["u"]
         assert back.shape == rows.shape and bool(torch.isfinite(back).all())
@@ -115,8 +115,8 @@ def test_other_slots_pass_and_named_ones_are_packed_apart(case):
     memory = {name: torch.zeros(2, 64) for name in t.memory}
     packed, _ = t.apply(message, memory, {}, draw(2))
     assert packed["a"] is n and torch.equal(packed["buffers"], message["buffers"])
-    assert set(t.slots or ("u", "dc")) == set(packed) - {"a", "buffers"}
     told = t.size({name: m[0] for name, m in message.items()})
+    assert set(told) == set(packed) and {"a", "buffers"} <= set(told)
     assert size_bytes(packed) == 2 * size_bytes(told)
     back = t.undo(packed, draw(2))
     assert set(back) == set(message)

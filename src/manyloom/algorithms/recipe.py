@@ -82,7 +82,7 @@ def compose(
         server=step,
         aggregate=mean(),
         batches=opt.batches,
-        weights=opt.weights or "samples",
+        weights=opt.weights,
         adapt=opt.adapt,
         tables={"algorithm": table, "server": step.table},
         paper=CARDS[name].paper,

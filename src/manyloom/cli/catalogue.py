@@ -135,7 +135,7 @@ def _algorithm(name: str) -> dict[str, Any]:
         "state": None if card.state == "no" else card.state,
         "sum": made.aggregate.needs == "sum",
         "server": made.server.name,
-        "weights": made.weights,
+        "weights": made.weights or "samples",
         "paper": card.paper,
     }
 

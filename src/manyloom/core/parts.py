@@ -136,7 +136,7 @@ class Algorithm:
     server: ServerStep
     aggregate: Aggregator
     batches: Batches = Batches()
-    weights: Literal["samples", "uniform"] = "samples"
+    weights: Literal["samples", "uniform"] | None = None  # of the mean; None: as the job needs, else by samples
     uplink: Transform = Transform()
     downlink: Transform = Transform()
     local: Sequence[str] | Literal["batchnorm"] = ()  # parameters that stay at the client: patterns, or by module type
@@ -146,7 +146,7 @@ class Algorithm:
     paper: str = ""
 
     def __repr__(self) -> str:
-        return f"Algorithm({self.name}, server {self.server.name}, mean by {self.weights})"
+        return f"Algorithm({self.name}, server {self.server.name}, mean by {self.weights or 'samples'})"
 
 
 def per_client(state: State, k: int) -> State:

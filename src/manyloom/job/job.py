@@ -141,12 +141,13 @@ class Job:
             object.__setattr__(self, "sampling", "poisson" if self.privacy is not None and share else "uniform")
         if self.validation is not None and self.federation.held is None:
             object.__setattr__(self, "federation", self._judged(self.validation))
-        table = self.algorithm.tables.get("algorithm", {})
-        if table and "weights" not in table and ":" not in str(table.get("name", "")):
+        if self.algorithm.weights is None:
             uniform = self.privacy is not None or self.algorithm.aggregate.needs == "each"
-            weights = "uniform" if uniform else self.algorithm.weights
-            tables = {**self.algorithm.tables, "algorithm": {**table, "weights": weights}} if table else {}
-            algorithm = replace(self.algorithm, weights=weights, tables=tables or self.algorithm.tables)
+            weights = "uniform" if uniform else "samples"
+            tables = dict(self.algorithm.tables)
+            if "algorithm" in tables and ":" not in str(tables["algorithm"].get("name", "")):
+                tables["algorithm"] = {**tables["algorithm"], "weights": weights}
+            algorithm = replace(self.algorithm, weights=weights, tables=tables)
             object.__setattr__(self, "algorithm", algorithm)
 
     def _judged(self, v: Validation) -> Federation:
