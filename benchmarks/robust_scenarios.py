@@ -190,7 +190,8 @@ GROUPS: Mapping[str, Mapping[str, Variant]] = {
         "logistic": Variant(PNEUMONIA, beside, {"model": {"=": True, "name": "logistic"}, "algorithm": {"lr": 0.02}},
                             {"all: AUC": 0.90}),
         "eden": Variant(PNEUMONIA, ranks, {"uplink": {"eden": 1}}, {"all: AUC": 0.918}),
-        **lied(PNEUMONIA, 0.0, {"ipm": IPM, "flip": FLIP}, 1, {}),
+        **{n: v for n, v in lied(PNEUMONIA, 0.0, {"ipm": IPM, "flip": FLIP}, 1, {}).items()
+           if n != "ipm-mean"},  # its updates grow until they are no numbers: the run ends below quorum
     },
 }  # fmt: skip
 VARIANTS = {f"{group}.{name}": v for group, found in GROUPS.items() for name, v in found.items()}

@@ -133,8 +133,9 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(240):
             school, job = int(draw.integers(1, 17)), jobs[i % 6]
             income = ">50K" if school + draw.normal(0, 2) > 10 else "<=50K"
-            lines.append(f"{20 + i % 50}, Private, 7, Any, {school}, Never-married, {job}, Own-child, White, Male, 0, 0, "
-                         f"40, ?, {income}{'.' if 'test' in name else ''}")  # fmt: skip
+            end = f"{income}{'.' if 'test' in name else ''}"
+            person = f"{20 + i % 50}, Private, 7, Any, {school}, Never-married, {job}, Own-child, White, Male"
+            lines.append(f"{person}, 0, 0, 40, ?, {end}")
         with gzip.open(folder / name, "wt") as file:
             file.write("\n".join([*lines, ""]))
     assert len(companies.write(folder / "companies.csv", folder)) == 400  # without the armed forces

@@ -20,7 +20,7 @@ from manyloom.core.exchange import Ask, Exchange, Ids, Lost, Reply, stack
 from manyloom.core.parts import Algorithm, Buffered
 from manyloom.core.seeds import Draws
 from manyloom.core.slots import Slots, size_bytes
-from manyloom.core.tensors import ints
+from manyloom.core.tensors import floats, ints
 
 NOBODY: Ids = np.zeros(0, np.int64)
 
@@ -40,7 +40,7 @@ class Open(NamedTuple):
 
     asks: tuple[Sent, ...] = ()
     bodies: Mapping[int, Slots] = {}  # version -> what was sent
-    count: int = 0  # asks of the run so far
+    made: int = 0  # asks of the run so far
     now: float = 0.0
 
     def slots(self) -> Slots:
@@ -51,7 +51,7 @@ class Open(NamedTuple):
         out: Slots = {
             "asks": asks,
             "at": at,
-            "count": torch.tensor([self.count]),
+            "count": torch.tensor([self.made]),
             "rounds": torch.tensor(rounds, dtype=torch.int64),
         }
         names = self.bodies[rounds[0]] if rounds else {}
@@ -62,8 +62,8 @@ class Open(NamedTuple):
         """What `slots` made; nothing is open in the state before round 1."""
         if not slots:
             return Open()
-        at = slots["at"].tolist()
-        asks = tuple(Sent(*row, at=t) for row, t in zip(slots["asks"].tolist(), at))
+        at = floats(slots["at"])
+        asks = tuple(Sent(*ints(row), at=t) for row, t in zip(slots["asks"], at))
         sent = {n.removeprefix("body/"): t for n, t in slots.items() if n.startswith("body/")}
         bodies = {r: {n: t[k] for n, t in sent.items()} for k, r in enumerate(ints(slots["rounds"]))}
         return Open(asks, bodies, int(slots["count"]), at[-1])
@@ -115,7 +115,7 @@ def version(
     body = begins(algorithm, server, draws.hub(round))
     sends = slots_of(algorithm, "buffers" in server)
     asks = {a.number: a for a in opened.asks}
-    bodies, count, now = dict(opened.bodies), opened.count, opened.now
+    bodies, count, now = dict(opened.bodies), opened.made, opened.now
     came: list[Reply] = []
     rows: list[Slots] = []
     stale: list[int] = []

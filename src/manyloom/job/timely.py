@@ -19,8 +19,10 @@ def remarks(job: Job) -> list[str]:
     """What will work on the clock but should be known."""
     told: list[str] = []
     if job.partial and uneven(job) == "warns":
-        told.append(f"{job.algorithm.name} takes unequal work but does not correct for it: the model leans towards fast "
-                    "clients; fednova, scaffold and feddyn keep its optimum")  # fmt: skip
+        told.append(
+            f"{job.algorithm.name} takes unequal work but does not correct for it: the model leans towards fast "
+            "clients; fednova, scaffold and feddyn keep its optimum"
+        )
     if job.over_provision > 1:
         told.append("who is slow is often left out: look at what the model is worth to slow clients")
     return told
@@ -40,7 +42,8 @@ def _simulate(job: Job) -> Iterator[Problem]:
         if given:
             yield Problem("contradiction", f"trace and {key} contradict each other",
                           f"trace = {show(fate.trace)}, {key} = {show(getattr(fate, key))} in [simulate]",
-                          rule="the trace says who is reachable when, and how fast", mend=f"leave {key} out")  # fmt: skip
+                          rule="the trace says who is reachable when, and how fast",
+                          mend=f"leave {key} out")  # fmt: skip
 
 
 def _over(job: Job) -> Iterator[Problem]:

@@ -175,10 +175,10 @@ class Local:
             self._known |= {(ask.number, c) for c in fresh.tolist()}
             fate = {x.client: x for x in self._faults(replace(ask, to=fresh))}
             on = self._timed(ask, fresh)
-            self._open += [Waiting(x.at, names[x.client], x.client, ask, x) for x in on.lost]
+            self._open += [Waiting(x.at, str(names[x.client]), x.client, ask, x) for x in on.lost]
             for client, at in zip(on.clients.tolist(), on.at.tolist()):
                 lost = replace(fate[client], at=at) if client in fate else None
-                self._open.append(Waiting(at, names[client], client, ask, lost))
+                self._open.append(Waiting(at, str(names[client]), client, ask, lost))
             self._open.sort(key=lambda w: (w.at, w.name))
         found: list[Reply | Lost] = []
         until = ask.at + ask.deadline_s

@@ -55,7 +55,7 @@ def timed(
             text = f"gone after {got.steps} of {wanted} steps"
             lost.append(Lost(client, "away", text, None, ask.number, got.at))
         elif got.steps == wanted or (partial and got.steps > 0):
-            found.append((got.at, names[client], client, got.steps))
+            found.append((got.at, str(names[client]), client, got.steps))
         else:
             text = f"{got.steps} of {wanted} steps within {ask.deadline_s:g} virtual s"
             lost.append(Lost(client, "deadline", text, None, ask.number, until))
