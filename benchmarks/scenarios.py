@@ -41,6 +41,7 @@ class Trained(NamedTuple):
     fitted: baseline.Fitted
     curve: list[float]  # accuracy of every evaluation
     bytes_up: int
+    clock: list[tuple[float, int]]  # after every round: virtual seconds, updates that came back
 
 
 class Scenario(NamedTuple):
@@ -56,6 +57,7 @@ class Scenario(NamedTuple):
 def train(job: Job) -> Trained:
     """The job to its end, without a run folder."""
     runtime, curve, up, last = Local(), [], 0, None
+    clock, now, back = [], 0.0, 0
     ready = prepare(job, runtime)
     for last in loop(job, runtime, ready, start(job, ready)):
         match last:
@@ -64,11 +66,13 @@ def train(job: Job) -> Trained:
                 print(f"  round {last.round}/{job.rounds}  accuracy {curve[-1]:.4f}", file=sys.stderr, flush=True)
             case RoundDone():
                 up += last.bytes_up
+                now, back = now + (last.virtual_s or 0.0), back + last.back
+                clock.append((now, back))
             case _:
                 pass
     runtime.close()
     assert isinstance(last, RunDone) and last.status == "done" and last.state, last
-    return Trained(job, baseline.fitted(job, last.state, ready.preprocess), curve, up)
+    return Trained(job, baseline.fitted(job, last.state, ready.preprocess), curve, up, clock)
 
 
 # ---- what is measured
