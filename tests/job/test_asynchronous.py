@@ -10,8 +10,10 @@ from manyloom import algorithms as A
 from manyloom.algorithms.buffered import Open, discount
 from manyloom.core.errors import BadInput
 from manyloom.job.job import Execution, Simulate
+from manyloom.job.plan import plan
 from manyloom.privacy.settings import Privacy
 from manyloom.runtime.clock import Clock
+from manyloom.runtime.local import Local
 from manyloom.secure.settings import Secure
 from tests.toys import classes, history, job, of, play, theta
 
@@ -165,3 +167,21 @@ def test_mixes_that_do_not_go(more, code):
         buffered(**more)
     assert code in {p.code for p in error.value.problems}
     assert all(p.rule and p.mend for p in error.value.problems)
+
+
+def test_the_plan_knows_who_is_asked_and_who_counts():
+    made = sync(cohort=4, over_provision=2.0)
+    told, events = plan(made, Local()), play(made)
+    assert {e.bytes_down for e in of(events, "round_done")} == {told.bytes["down_round"]}
+    assert told.bytes["up_round"] == 4 * (told.bytes["up_round"] // 4) and any("slow" in w for w in told.warnings)
+    flying = buffered()
+    per = plan(flying, Local()).bytes
+    assert {e.bytes_up for e in of(play(flying), "round_done")} == {per["up_round"]}
+    leaning = sync(A.fedprox(lr=0.1, batch_size=5, steps=4), deadline_s=3.0, partial=True, quorum=1)
+    assert any("fedprox takes unequal work" in w for w in plan(leaning, Local()).warnings)
+
+
+def test_a_secure_round_takes_its_time_too():
+    made = sync(secure=Secure(fidelity="ideal"), rounds=1)
+    slowest = 4 * float(clock().speeds(np.arange(len(FED))).max())
+    assert of(play(made), "round_done")[0].virtual_s == pytest.approx(slowest)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from manyloom.aggregate import remarks as robust_remarks
 from manyloom.algorithms.round import COUNTS, begins
 from manyloom.core import text as say
 from manyloom.core.exchange import Runtime
@@ -20,6 +21,7 @@ from manyloom.job.events import RoundDone
 from manyloom.job.job import Job
 from manyloom.job.loop import loop, start
 from manyloom.job.prepare import Prepared, prepare, width
+from manyloom.job.timely import remarks
 from manyloom.secure.costs import costs
 
 COUNT_BYTES = 4 * len(COUNTS)  # samples, steps, loss: a float32 each
@@ -105,6 +107,9 @@ def of(job: Job, ready: Prepared, seconds: float | None = None) -> Plan:
     fed, algorithm = job.federation, job.algorithm
     up, down = (a + b for a, b in zip(message_bytes(job, ready), channel_bytes(job, ready)))
     expected = job.rate * len(job.eligible) if job.sampling == "poisson" else job.cohort_size
+    asked, back = (job.asked_size, expected) if job.over_provision > 1 else (expected, expected)
+    if algorithm.buffered is not None:  # of a version, once as many are at work as may be
+        asked = back = algorithm.buffered.size
     made = job.protection
     steps = steps_of(job)
     skew = _skew(job)
@@ -132,6 +137,9 @@ def of(job: Job, ready: Prepared, seconds: float | None = None) -> Plan:
                 f"{algorithm.name} keeps {say.size(kept)} for each client it has seen, "
                 f"{say.size(kept * visited)} in all; of strangers each round fedprox is the stateless choice"
             )
+    tv = skew["label_tv"]
+    warnings += remarks(job)
+    warnings += robust_remarks(algorithm.aggregate, round(expected), skewed=bool(tv) and math.fsum(tv) / len(tv) > 0.3)
     return Plan(
         job={"name": job.name, "digest": job.digest, "toml": toml},
         model={"name": job.task.name or "module", "parameters": d},
@@ -144,10 +152,10 @@ def of(job: Job, ready: Prepared, seconds: float | None = None) -> Plan:
         },
         skew=skew,
         bytes={
-            "up_round": int(up * expected),
-            "down_round": int(down * expected),
-            "up": int(up * expected) * job.rounds,
-            "down": int(down * expected) * job.rounds,
+            "up_round": int(up * back),
+            "down_round": int(down * asked),
+            "up": int(up * back) * job.rounds,
+            "down": int(down * asked) * job.rounds,
         },
         steps=steps,
         seconds_estimate=seconds,

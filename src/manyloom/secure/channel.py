@@ -117,7 +117,8 @@ def _answered(ask: Ask, channel: Channel) -> Exchange[list[Reply | Lost]]:
             found[name] = from_numpy(vector[at : at + n].copy()).reshape(1, *shape)
             at += n
     told = tuple(f"client {c} sent a wrong share" for c in done.liars)
-    return [Reply(done.clients, found, ask.number, 0.0, sent, (up, down), told), *lost]
+    at = max(r.at for r in replies)
+    return [Reply(done.clients, found, ask.number, 0.0, sent, (up, down), told, at), *lost]
 
 
 def _shapes(replies: Sequence[Reply], slots: Sequence[str]) -> tuple[dict[str, tuple[int, ...]], list[Lost]]:
