@@ -124,6 +124,7 @@ def judged(job: Job, fitted: baseline.Fitted) -> tuple[Tensor, Tensor]:
 
 
 def central(job: Job, fitted: baseline.Fitted, own: Slab) -> tuple[Tensor, Tensor]:
+    """Outputs and labels of the source's own test set."""
     module = module_of(job.task, shape_of(job.federation), job.seed, dict(fitted.model), fitted.model["theta"])
     x, y = own.gather()
     with torch.no_grad():
@@ -131,11 +132,7 @@ def central(job: Job, fitted: baseline.Fitted, own: Slab) -> tuple[Tensor, Tenso
 
 
 def precision(said: Tensor, true: Tensor) -> float:
-    """Average precision: the mean, over positives from the highest score down, of the share of positives so far.
-
-    >>> precision(torch.tensor([3.0, 2.0, 1.0]), torch.tensor([True, False, True]))
-    0.8333333333333333
-    """
+    """Average precision: the mean, over positives from the highest score down, of the share of positives so far."""
     hits = true[torch.argsort(said, descending=True, stable=True)].double()
     return float((hits.cumsum(0) / torch.arange(1, len(hits) + 1) * hits).sum() / hits.sum())
 
@@ -162,8 +159,8 @@ def lied(job: str, least: float, attacks: Mapping[str, Mapping[str, object]], li
 
 def attacked(deal: Mapping[str, object] | None = None) -> dict[str, Variant]:
     change = {"partition": deal} if deal else {}
-    files = {"calm": "calm", "mean": "mean", "nnm": "robust"}
-    out = {n: Variant(f"under_attack/{file}.toml", accuracy, change) for n, file in files.items()}
+    files = (("calm", "calm"), ("mean", "mean"), ("nnm", "robust"))
+    out = {n: Variant(f"under_attack/{file}.toml", accuracy, change) for n, file in files}
     out["calm-nnm"] = Variant("under_attack/calm.toml", accuracy, change | {"aggregate": NNM | {"f": 4}})
     return out
 
@@ -213,8 +210,6 @@ def tables_of(variant: Variant) -> Tables:
         tables[name] = base | {k: v for k, v in change.items() if k != "="}
     if "simulate" not in tables:
         tables["job"]["eval_every"] = tables["job"]["rounds"]
-    if tables.get("model", {}).get("name") == "mlp":
-        tables["model"].pop("channels", None)
     return tables
 
 

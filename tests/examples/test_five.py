@@ -41,7 +41,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def test_the_mean_falls_and_the_rule_holds(run: Run, tmp_path: Path) -> None:
-    short = ("job.rounds=4", "job.eval_every=4", "algorithm.lr=0.4", "algorithm.steps=4")
+    short = ("job.rounds=4", "job.eval_every=4", "algorithm.lr=0.4", "algorithm.steps=4", "model.hidden=[16]")
     calm, mean, robust = (run(f"under_attack/{name}.toml", *short) for name in ("calm", "mean", "robust"))
     assert mean["final"]["accuracy"] < 0.3 < 0.5 < robust["final"]["accuracy"]
     assert robust["final"]["accuracy"] > calm["final"]["accuracy"] - 0.1
@@ -82,6 +82,17 @@ def test_each_algorithm_goes_its_own_way(run: Run) -> None:
     finals = {n: run(f"everyone_differs/{n}.toml", *short)["final"] for n in names}
     assert all(0 < f["loss"] < 3 for f in finals.values())
     assert len({finals[n]["loss"] for n in ("fedavg", "scaffold", "feddyn")}) == 3
+
+
+def test_a_buffer_waits_for_nobody(run: Run, tmp_path: Path) -> None:
+    def clock(name: str, rounds: int) -> tuple[float, int]:
+        found = run(f"everyone_differs/{name}.toml", f"job.rounds={rounds}", f"job.eval_every={rounds}")
+        lines = (tmp_path / "home" / "runs" / found["run_id"] / "events.jsonl").read_text().splitlines()
+        done = [e for e in map(json.loads, lines) if e["type"] == "round_done"]
+        return sum(e["virtual_s"] for e in done), sum(e["back"] for e in done)
+
+    (slow, updates), (fast, as_many) = clock("waiting", 4), clock("buffered", 8)
+    assert updates == as_many == 40 and fast < slow / 2
 
 
 # ---- banks_against_fraud

@@ -98,6 +98,16 @@ def test_over_provisioning_takes_the_fastest():
         sync(cohort=4, over_provision=2.0, privacy=Privacy(clip=1.0, noise_multiplier=1.0))
 
 
+def test_a_round_that_has_its_first_does_not_wait_for_the_deadline_of_others():
+    """All are asked but four are enough: who would miss the deadline no longer matters to the time."""
+    speeds = np.sort(clock().speeds(np.arange(len(FED))))
+    limit = 4 * float(speeds[6])  # seven are in time
+    made = sync(cohort=4, over_provision=3.0, rounds=1, deadline_s=limit, quorum=2)
+    [done] = of(play(made), "round_done")
+    assert done.back == 4 and done.virtual_s == pytest.approx(4 * float(speeds[3]))
+    assert done.virtual_s < limit
+
+
 # ---- no cohort to wait for
 
 

@@ -87,3 +87,19 @@ def test_nothing_is_drawn_from_a_generator() -> None:
     assert clock.speeds(order).tolist() == [float(clock.speeds(np.array([c]))[0]) for c in order.tolist()]
     uniform = seeds.uniform(5, 0, IDS[order], "speed")
     assert np.all((uniform > 0) & (uniform < 1)) and math.isfinite(float(clock.speeds(order).max()))
+
+
+@pytest.mark.parametrize("period", [0.1, 0.3, 0.7, 1.1, 3.3])
+def test_a_trace_goes_on_for_ever_whatever_its_period_rounds_to(period: float) -> None:
+    """k P + P and (k + 1) P differ in the last bit: time must pass all the same."""
+    clock = Clock(0, IDS, trace={0: [Span(0, period, 0.01)], 1: [Span(0, period / 2, 0.01)]})
+    now = 0.0
+    for _ in range(100):
+        span = clock._span(0, now, 0.0, now)
+        assert span is not None and span.end > now
+        now = span.end
+    assert now == pytest.approx(100 * period)
+    done = clock.work(0, 2000, 0.0)
+    assert done.steps == 2000 and done.at == pytest.approx(20.0) and not done.left
+    for k in range(50):
+        assert clock._next(k * period) > k * period

@@ -116,25 +116,35 @@ class Clock:
         """When somebody may next come."""
         if self.trace is None:
             return (now // STRETCH + 1) * STRETCH if self.availability < 1 else math.inf
-        whole = self._period()
-        base = now // whole * whole
+        turn, whole = self._turn(now)
         starts = sorted({s.start for spans in self.trace.values() for s in spans})
-        later = [base + s for s in starts if base + s > now]
-        return later[0] if later else base + whole + starts[0]
+        later = [turn * whole + s for s in starts if turn * whole + s > now]
+        return later[0] if later else (turn + 1) * whole + starts[0]
 
     def _period(self) -> float:
         return max(s.end for spans in (self.trace or {}).values() for s in spans)
+
+    def _turn(self, now: float) -> tuple[int, float]:
+        """How often the trace has begun again, k with k P <= now < (k + 1) P as rounded numbers; and P."""
+        whole = self._period()
+        turn = int(now // whole)
+        while turn * whole > now:
+            turn -= 1
+        while (turn + 1) * whole <= now:
+            turn += 1
+        return turn, whole
 
     def _span(self, client: int, now: float, speed: float, wanted: float) -> Span | None:
         """The time around `now` in which a client is reachable, as far as it is `wanted`; None: it is away."""
         if self.trace is not None:
             spans = self.trace.get(client, ())
-            whole = self._period()
-            base = now // whole * whole
-            k = bisect_right(spans, now - base, key=lambda s: s.start) - 1
-            if k < 0 or now - base >= spans[k].end:
+            turn, whole = self._turn(now)
+            base = turn * whole
+            k = bisect_right(spans, now, key=lambda s: base + s.start) - 1
+            if k < 0:
                 return None
-            return Span(base + spans[k].start, base + spans[k].end, spans[k].step)
+            end = (turn + 1) * whole if spans[k].end == whole else base + spans[k].end
+            return Span(base + spans[k].start, end, spans[k].step) if now < end else None  # always after now
         if self.availability >= 1:
             return Span(0.0, math.inf, speed)
         who, stretch = np.array([client], np.int64), int(now // STRETCH)

@@ -211,11 +211,18 @@ def _who(answer: Reply | Lost) -> list[int]:
 
 
 def _closed(ask: Ask, found: list[Reply | Lost], rest: Ids) -> list[Reply | Lost]:
-    """The answers of an ask that had its first so many; what the others send is refused, though it travelled."""
+    """The answers of an ask that had its first so many; what the others send is refused, though it travelled.
+
+    It ends when it has them, whatever becomes of the others after that.
+    """
+    came = [a for a in found if isinstance(a, Reply)]
+    if ask.take is None or sum(len(a.clients) for a in came) < ask.take:
+        return found
+    end = max(a.at for a in came)
+    found = [replace(a, at=min(a.at, end)) for a in found]
     if not len(rest):
         return found
     came = [a for a in found if isinstance(a, Reply)]
-    end = max(a.at for a in came)
     one = came[0].sent // len(came[0].clients)
     refused = replace(came[0], sent=came[0].sent + one * len(rest))
     text = f"came after the first {ask.take}"
