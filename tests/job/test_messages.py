@@ -15,8 +15,10 @@ from manyloom.job.job import Execution, Job, Validation
 from manyloom.job.plan import plan
 from manyloom.job.prepare import prepare
 from manyloom.job.state import State
+from manyloom.privacy.settings import Privacy
 from manyloom.runtime.attack import Mislabelled, liars_of
 from manyloom.runtime.local import Local
+from manyloom.secure.settings import Secure
 from tests.toys import classes, history, job, play, theta
 
 FED = classes((30, 20, 18, 22, 25, 24, 19, 28), seed=3)
@@ -255,3 +257,23 @@ def test_a_file_of_the_hubs_own_judges_a_table(tmp_path):
         job(federation=FED, validation=Validation())
     with pytest.raises(BadInput, match="table columns only"):
         job(federation=FED, validation=Validation(path="hub.csv"))
+
+
+def test_the_same_coordinates_of_all_go_through_a_secure_sum():
+    recipe = A.fedavg(lr=0.1, batch_size=5)
+    shared = transforms.uplink(random_k=0.5, names=("u",), secure=True)
+    plain = job(replace(recipe, uplink=shared), FED)
+    secure = replace(plain, secure=Secure(fidelity="ideal"))
+    torch.testing.assert_close(theta(secure), theta(plain), rtol=0, atol=1e-4)
+    assert plan(secure, Local()).bytes["up_round"] == _up(play(secure))
+    private = job(replace(recipe, uplink=shared), FED, privacy=Privacy(clip=1e3, noise_multiplier=1e-6), cohort=1.0)
+    uniform = job(replace(A.fedavg(lr=0.1, batch_size=5, weights="uniform"), uplink=shared), FED)
+    torch.testing.assert_close(theta(private), theta(uniform), rtol=0, atol=0.05)
+    own = transforms.uplink(random_k=0.5, names=("u",))
+    with pytest.raises(BadInput, match="can't be summed"):
+        job(replace(recipe, uplink=own), FED, secure=Secure(fidelity="ideal"))
+
+
+def _up(events) -> int:
+    done = rounds_of(events)[0]
+    return done.bytes_up + done.secure["up"]
