@@ -80,9 +80,7 @@ def test_drive(rule, batches: int, provider: str, k: int) -> None:  # type: igno
         for t in range(steps):
             now = [torch.from_numpy(r) for r in rows[t * batches : (t + 1) * batches]]
 
-            def grad_at(
-                point: Tensor, batch: int = 0, now: list[Tensor] = now, x: Tensor = x, y: Tensor = y
-            ) -> Tensor:
+            def grad_at(point: Tensor, batch: int = 0, now: list[Tensor] = now, x: Tensor = x, y: Tensor = y) -> Tensor:
                 if point.dim() > 1:
                     return torch.stack([grad_at(q, batch) for q in point])
                 return plain_gradient(e, point, x[now[batch]], y[now[batch]])

@@ -68,11 +68,14 @@ def test_two_rounds_by_hand(federation):
 def test_a_job_file_names_it(tmp_path):
     path = tmp_path / "own.toml"
     text = (ROOT / "examples" / "digits" / "digits.toml").read_text()
-    path.write_text(text.split("[algorithm]")[0] + """[algorithm]
+    path.write_text(
+        text.split("[algorithm]")[0]
+        + """[algorithm]
 name = "examples.fedcm:fedcm"
 alpha = 0.3
 steps = 4
-""")
+"""
+    )
     job = Job.from_toml(str(path), {"job.rounds": 2})
     assert job.algorithm.name == "fedcm"
     assert fit(job, Local()).final["accuracy"] > 0

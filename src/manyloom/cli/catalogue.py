@@ -143,9 +143,7 @@ def _algorithm(name: str) -> dict[str, Any]:
 def _source(info: SourceInfo, data_dir: Path | None) -> dict[str, Any]:
     folder = data_dir / info.folder if data_dir and info.folder else None
     wanted = [*info.files, *([info.writers] if info.writers else [])]
-    files = [
-        {"name": f.name, "sha256": f.sha256, "here": bool(folder and lies(folder, f.name))} for f in wanted
-    ]
+    files = [{"name": f.name, "sha256": f.sha256, "here": bool(folder and lies(folder, f.name))} for f in wanted]
     return {
         "name": info.name, "title": info.title, "clients": info.natural, "samples": info.samples, "task": info.task,
         "where": info.where, "licence": info.licence, "attribution": info.attribution, "paper": info.paper,

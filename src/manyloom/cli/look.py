@@ -237,5 +237,3 @@ def card(
     out.emit({"run_id": folder.name, "path": str(path), "missing": missing},
              fields(("card", shown(path)), ("missing", said)), made=str(path))  # fmt: skip
     return 0
-
-

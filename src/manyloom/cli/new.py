@@ -87,9 +87,7 @@ def _of_job(part: Path, name: str, like: str | None) -> tuple[Job, dict[str, Any
     return Job.from_toml(str(part / "job.toml")), {}
 
 
-def _of_file(
-    part: Path, name: str, data: Path, label: str | None, clients: str | None
-) -> tuple[Job, dict[str, Any]]:
+def _of_file(part: Path, name: str, data: Path, label: str | None, clients: str | None) -> tuple[Job, dict[str, Any]]:
     """On a file: what is to be predicted and who the clients are is guessed where it is not given."""
     from manyloom.job.job import Job
     from manyloom.job.toml import write

@@ -82,9 +82,7 @@ def predict(
     return 0
 
 
-def _human(
-    saved: SavedModel, found: Predictions, file: Path, path: Path, names: Sequence[str], model: str
-) -> str:
+def _human(saved: SavedModel, found: Predictions, file: Path, path: Path, names: Sequence[str], model: str) -> str:
     info = saved.info
     word = "" if model == "final" else ", its best round"
     needed = len(found.columns)

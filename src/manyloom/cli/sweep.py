@@ -174,9 +174,7 @@ def _end(
 # ---- what it prints
 
 
-def _human(
-    name: str, members: Sequence[Member], rows: Sequence[Row], done: Mapping[str, Outcome], took: float
-) -> str:
+def _human(name: str, members: Sequence[Member], rows: Sequence[Row], done: Mapping[str, Outcome], took: float) -> str:
     from manyloom.job.sweep import best
 
     n, of = sum(m.digest in done for m in members), len(members)
