@@ -225,6 +225,8 @@ def test_rows_of_the_hub_are_no_clients():
         job(federation=FED, validation=Validation(rows=10_000))
     with pytest.raises(BadInput, match="not measured"):
         job(federation=FED, validation=Validation(rows=5, metric="auc"))
+    with pytest.raises(BadInput, match="stay at the clients"):
+        job(A.fedper(local=["2.*"]), FED, validation=Validation(rows=5))
 
 
 def test_a_rejected_round_resumes_like_any():

@@ -12,6 +12,7 @@ import torch
 
 from manyloom.core.exchange import Ids, Lost
 from manyloom.core.slots import Slots
+from manyloom.core.text import count
 
 
 class Slot(NamedTuple):
@@ -51,7 +52,7 @@ def leave(clients: Ids, body: Slots, schema: Mapping[str, Slot]) -> tuple[torch.
             if bad:
                 ok[row] = False
                 verb = "is" if bad == 1 else "are"
-                text.setdefault(row, f'{bad} of {flat.shape[1]} numbers in "{name}" {verb} not finite')
+                text.setdefault(row, f'{count(bad)} of {count(flat.shape[1])} numbers in "{name}" {verb} not finite')
     return ok, [Lost(int(clients[row]), "not-finite", why) for row, why in sorted(text.items())]
 
 

@@ -81,6 +81,16 @@ def against_population(job: Job) -> list[Problem]:
                 mend=f'did you mean "{near}"?' if near else None,
             )
         )
+    if job.validation is not None and job.algorithm.local:
+        found.append(
+            Problem(
+                "validation-beside-local",
+                "the hub can't judge a model whose parts stay at the clients",
+                f"{job.algorithm.name} beside [validation]",
+                rule="it has no such part of its own",
+                mend="leave [validation] out, or take fedavg",
+            )
+        )
     seen = job.validation.metric if job.validation is not None else None
     if seen is not None and seen not in measured:
         near = nearest(seen, measured)
