@@ -279,3 +279,12 @@ def test_the_same_coordinates_of_all_go_through_a_secure_sum():
 def _up(events) -> int:
     done = rounds_of(events)[0]
     return done.bytes_up + done.secure["up"]
+
+
+def test_an_adaptive_clip_moves_also_where_coordinates_are_dropped():
+    many = classes((6,) * 40, test=0.0)
+    recipe = replace(A.fedavg(lr=0.1, batch_size=5), uplink=transforms.uplink(random_k=0.5, names=("u",), private=True))
+    claim = Privacy(clip=1e-3, noise_multiplier=0.5, adaptive=True)
+    events = play(job(recipe, many, privacy=claim, cohort=1.0, eval_every=99))
+    clips = [e.guard["clip"] for e in rounds_of(events)]
+    assert clips[0] == 1e-3 < clips[1] < clips[2]  # far below the norms: it grows

@@ -169,8 +169,8 @@ def conclude(
     sums: Slots = dict(zip(sizes, parts))
     if algorithm.uplink.apply is not None:  # linear, and the same for all: the sum is undone as one message
         template, d = shapes(algorithm, server), server["theta"].numel()
-        told = {n: torch.full((1, t.numel()), d, dtype=t.dtype) for n, t in template.items() if n not in sizes}
-        rows = algorithm.uplink.undo(told | {n: t[None].to(template[n].dtype) for n, t in sums.items()}, draw)
+        whole = {n: torch.full((1, t.numel()), d, dtype=t.dtype) for n, t in template.items() if n not in sizes}
+        rows = algorithm.uplink.undo(whole | {n: t[None].to(template[n].dtype) for n, t in sums.items()}, draw)
         sums = {n: t[0].double() for n, t in rows.items()}
     state, after, _ = concluded(algorithm, server, rule, sums, torch.tensor([total], dtype=torch.float64), share)
     unclipped = None
