@@ -56,7 +56,23 @@ def loop(
         account: of a private run, which whoever opened it closes; a trial opens one that vanishes.
     """
     own = account_of(job) if account is None else None
-    account = account or own
+    try:
+        yield from _rounds(job, runtime, ready, state, run, stop, account or own)
+    finally:
+        if own is not None:
+            own.close(done=True)
+
+
+def _rounds(
+    job: Job,
+    runtime: Runtime,
+    ready: Prepared,
+    state: State,
+    run: str,
+    stop: Callable[[], bool],
+    account: Account | None,
+) -> Iterator[ev.Event]:
+    """`loop`, with the account open."""
     spend = spending(job, runtime, ready, account)
     runtime.restore(state.clients)
     fresh: dict[str, Any] = {"best": None, "best_round": 0, "since_best": 0, "final": {}}
@@ -80,12 +96,6 @@ def loop(
     while status == "done" and state.round < job.rounds:
         number = state.round + 1
         began = time.perf_counter()
-        dear = spend.refused(state, spend.guard(record), number) if spend else None
-        if dear is not None:
-            status, reason = "stopped", dear
-            record["ended"] = [status, reason]
-            state = replace(state, record=dict(record))
-            break
         opens = float(record.get("clock", 0.0))
         if job.algorithm.buffered is not None:
             out = yield from versioned(job, runtime, state, number, run)
@@ -153,8 +163,6 @@ def loop(
             state,
         )
     yield ev.RunDone(status, reason, dict(record["final"]), privacy=promised(job, account), state=state)
-    if own is not None:
-        own.close(done=True)
 
 
 def _round(
@@ -169,8 +177,8 @@ def _round(
     first = spend.attempt(number) if spend else 0
     over_before = job.secure is not None and first > 1  # its two attempts were made in an earlier process
     for attempt in range(first, max(first, job.retries) + 1) if not over_before else ():
-        if attempt > first and spend and (dear := spend.refused(state, spend.guard(record), number)):
-            return Outcome(trained, attempt, phases, up, down, dear=dear)  # the attempt before took what was left
+        if spend and (dear := spend.refused(state, spend.guard(record), number)):
+            return Outcome(trained, attempt, phases, up, down, dear=dear)  # also where the attempt before took the rest
         cohort = spend.cohort(number, attempt) if spend else None
         here, now = job.eligible, trained.at
         if job.simulate.absent:
@@ -266,9 +274,9 @@ def _guarded(
         return trained._replace(at=got.at), told, "", got.opened
     if written := spend.released(state, guard, number, attempt, source, "aborted attempt"):
         yield written  # that it came to nothing can be seen
-    none = torch.zeros(0)
-    trained = rounds.Round(state.server, state.rule, got.back, none, none, none, got.lost, got.sent_up, got.sent_down,
-                           enough=False, channel=got.channel, at=got.at)  # fmt: skip
+    trained = _nobody(state, got.at)._replace(
+        back=got.back, lost=got.lost, sent_up=got.sent_up, sent_down=got.sent_down, channel=got.channel
+    )
     return trained, None, got.why or f"{len(got.back)} replies, quorum {quorum}", got.opened
 
 
