@@ -60,7 +60,7 @@ class Gathered(NamedTuple):
     at: float = 0.0  # when it was closed, on the virtual clock
 
 
-class Protected(NamedTuple):
+class Told(NamedTuple):
     """What a guarded round tells of itself beside the model."""
 
     clip: float
@@ -143,7 +143,7 @@ def conclude(
     ints: I64,
     population: int,
     draw: Draw,
-) -> tuple[Round, Protected]:
+) -> tuple[Round, Told]:
     """The server step from a sum of integers, noised or not.
 
         theta <- server(theta, sum / denominator)
@@ -181,4 +181,4 @@ def conclude(
     none = torch.zeros(0)
     done = Round(state, after, got.back, none, none, torch.tensor([loss]), got.lost, got.sent_up, got.sent_down,
                  enough=True, channel=got.channel)  # fmt: skip
-    return done, Protected(p.bound, unclipped, cut)
+    return done, Told(p.bound, unclipped, cut)

@@ -84,8 +84,8 @@ class Clients:
             draw = job.draws.of(ask.round, there)
             if uplink.apply is not None:
                 recalled = self.memory.recall(there)
-                message, own = uplink.apply(message, {n: recalled[n] for n in uplink.memory}, down, draw)
-                kept |= own
+                message, carried = uplink.apply(message, {n: recalled[n] for n in uplink.memory}, down, draw)
+                kept |= carried
             if PARAMS in ask.body:
                 message = {n: message[n] for n, t in known.items() if t.is_floating_point()}
                 made = protect(ask, there, message, group.samples, group.loss, bits)
