@@ -108,6 +108,93 @@ class Released(Event):
 
 
 @dataclass(frozen=True)
+class Aligned(Event):
+    """Which rows the parties of a vertical job share: sizes are each party's own, `order` names the agreed order."""
+
+    type: ClassVar[str] = "aligned"
+    parties: Mapping[str, int]  # rows with an id
+    left_out: Mapping[str, int]  # rows without one
+    common: int
+    train: int
+    test: int
+    reveal: str
+    order: str
+    bytes_up: int
+    bytes_down: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Leak(Event):
+    """How well labels can be read off the gradients a party gets: AUCs over the batches of a pass, 1/2 is nothing."""
+
+    type: ClassVar[str] = "leak"
+    round: int
+    party: str
+    defence: str
+    batches: int
+    norm_mean: float
+    norm_q95: float
+    cosine_mean: float
+    cosine_q95: float
+
+
+@dataclass(frozen=True)
+class Adapter(Event):
+    """What is trained of a language model."""
+
+    type: ClassVar[str] = "adapter"
+    base: str
+    base_digest: str
+    targets: Sequence[str]
+    matched: int
+    d: int
+    r: int
+    scale: float
+    dtype: str
+    combine: str
+
+
+@dataclass(frozen=True)
+class Tokens(Event):
+    """A client's texts as tokens: rows without a supervised token are dropped, longer ones are cut."""
+
+    type: ClassVar[str] = "tokens"
+    client: int
+    name: str
+    rows: int
+    supervised: int
+    dropped: int
+    shortened: int
+
+
+@dataclass(frozen=True)
+class Combined(Event):
+    """How far a combination of adapters is from the mean of their products, relative to the round's update.
+
+    None: it can't be seen (a secure sum); `exact` where the rule makes it so.
+    """
+
+    type: ClassVar[str] = "combined"
+    round: int
+    rule: str
+    agg_error_mean: float | None
+    agg_error_max: float | None
+    exact: bool
+    covered: bool
+
+
+@dataclass(frozen=True)
+class Sample(Event):
+    """What the model says to a prompt of the job's; never a client's text."""
+
+    type: ClassVar[str] = "sample"
+    round: int
+    prompt: str
+    text: str
+
+
+@dataclass(frozen=True)
 class RoundStarted(Event):
     type: ClassVar[str] = "round_started"
     round: int

@@ -1,0 +1,1 @@
+"""Language models: prompts and packing, adapters over one frozen base, and rules that combine adapters."""
