@@ -14,6 +14,7 @@ from manyloom.core.parts import Algorithm
 from manyloom.core.seeds import Draw, Draws
 from manyloom.core.slots import Slots, size_bytes
 
+BESIDE = ("buffers", "rest", "turn")  # what goes down beside the server step's own: averaged statistics, other parts
 COUNTS = ("samples", "steps", "loss")  # what travels beside an update: sums over the client's own steps
 
 
@@ -31,6 +32,7 @@ class Round(NamedTuple):
     sent_down: int
     enough: bool
     channel: tuple[int, int] = (0, 0)  # what a secure channel took beyond that, up and down
+    agg_error: Tensor | None = None  # [2], of combined adapters: mean and largest over their matrices
     kept: Tensor | None = None  # how much of each is in a robust rule's aggregate [n]; below 0.1 it was filtered
     why: str = ""  # what was not enough
     at: float = 0.0  # when it was closed, on the virtual clock
@@ -53,12 +55,12 @@ def shapes(algorithm: Algorithm, server: Slots) -> Slots:
 
 
 def begins(algorithm: Algorithm, server: Slots, draw: Draw) -> Slots:
-    """What clients get: what the server step sends, and running statistics where they are averaged.
+    """What clients get: what the server step sends, running statistics where they are averaged, a part's rest.
 
     Where the downlink packs it, each slot is one row [1, ...] of what travels.
     """
     body = algorithm.server.down(server)
-    body = body | {"buffers": server["buffers"]} if "buffers" in server else body
+    body = body | {n: server[n] for n in BESIDE if n in server}
     if algorithm.downlink.apply is None:
         return body
     return algorithm.downlink.apply({n: t[None] for n, t in body.items()}, {}, {}, draw)[0]
@@ -73,8 +75,8 @@ def arrived(algorithm: Algorithm, body: Slots, draw: Draw) -> Slots:
 
 def concluded(
     algorithm: Algorithm, server: Slots, rule: Slots, rows: Slots, weights: Tensor, share: float
-) -> tuple[Slots, Slots, Tensor | None]:
-    """The server's next state, the rule's, and how much of each message is in it, of messages or their sum.
+) -> tuple[Slots, Slots, Slots]:
+    """The server's next state, the rule's, and what the rule tells beside ("kept", "agg_error"), of messages or a sum.
 
     Args:
         algorithm, server, rule: the record and its states.
@@ -83,12 +85,12 @@ def concluded(
         share: m/N, for methods that weigh by it.
     """
     mean, rule = algorithm.aggregate.reduce(rows, weights, rule)
-    kept = mean.pop("kept", None)
+    told = {n: mean.pop(n) for n in ("kept", "agg_error") if n in mean}
     mean["share"] = torch.tensor(share, dtype=torch.float64)
     state = algorithm.server.apply(server, mean)
     if "buffers" in server:  # running statistics move by their mean change, past the server's optimiser
         state = state | {"buffers": (server["buffers"] + mean["buffers"]).to(server["buffers"].dtype)}
-    return state, rule, kept
+    return state, rule, told
 
 
 def train(
@@ -151,8 +153,8 @@ def train(
         rows, weights = seen.rows, weights * seen.ok
         lost += [Lost(int(back[row]), "not-finite", why) for row, why in seen.why.items()]
     try:
-        state, rule, kept = concluded(algorithm, server, rule, rows, weights, len(back) / population)
+        state, rule, told = concluded(algorithm, server, rule, rows, weights, len(back) / population)
     except TooFew as error:
         why = error.problems[0].what
         return Round(server, rule, back, samples, steps, loss, lost, up, down, enough=False, why=why, at=closed)
-    return Round(state, rule, back, samples, steps, loss, lost, up, down, enough=True, kept=kept, at=closed)
+    return Round(state, rule, back, samples, steps, loss, lost, up, down, enough=True, at=closed, **told)

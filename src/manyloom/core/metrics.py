@@ -73,6 +73,18 @@ def _r2(sums: Tensor, rows: Tensor) -> Tensor:
     return torch.where(total > 0, 1 - ee / total.clamp_min(1e-300), torch.full_like(total, math.nan))
 
 
+def _tokens(output: Tensor, y: Tensor) -> Tensor:
+    return output.double()  # a row of a language model: its mean loss, its share of hits
+
+
+def _perplexity(sums: Tensor, rows: Tensor) -> Tensor:
+    return (sums[..., 0] / rows).exp()
+
+
+def _second(sums: Tensor, rows: Tensor) -> Tensor:
+    return sums[..., 1] / rows
+
+
 def _first(sums: Tensor, rows: Tensor) -> Tensor:
     return sums[..., 0] / rows
 
@@ -103,6 +115,8 @@ METRICS: Mapping[str, Metric] = {
         Metric("rmse", _errors, _rmse, "min", "number", "root of the mean squared error"),
         Metric("mae", _errors, _mae, "min", "number", "mean absolute error"),
         Metric("r2", _errors, _r2, "max", "number", "explained share of the variance"),
+        Metric("perplexity", _tokens, _perplexity, "min", "text", "exp of the mean loss of a token"),
+        Metric("token_accuracy", _tokens, _second, "max", "text", "share of tokens that are the likeliest"),
     )
 }
 

@@ -105,7 +105,7 @@ class Aggregator(NamedTuple):
     name: str
     needs: Literal["sum", "each"]
     reduce: Callable[[Slots, Tensor, Slots], tuple[Slots, Slots]]
-    init: Callable[[int], Slots] = lambda _: {}
+    init: Callable[[Tensor], Slots] = lambda _: {}  # theta [d] -> the rule's first state
     table: Mapping[str, object] = {}  # the [aggregate] table that makes it again
 
 
@@ -140,6 +140,7 @@ class Algorithm:
     uplink: Transform = Transform()
     downlink: Transform = Transform()
     local: Sequence[str] | Literal["batchnorm"] = ()  # parameters that stay at the client: patterns, or by module type
+    turns: Sequence[Sequence[str]] = ()  # parts, by patterns, that are trained and sent in turn, one a round
     adapt: int = 0  # local steps before a client is judged
     buffered: Buffered | None = None  # asynchronous; None: a round asks a cohort and waits for it
     tables: Mapping[str, Mapping[str, object]] = field(default_factory=dict[str, Mapping[str, object]])

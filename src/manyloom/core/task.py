@@ -56,6 +56,7 @@ class Task:
         buffers: what to do with BatchNorm's running statistics: refuse, average, or keep local (FedBN).
         freeze: patterns of parameters that are not in theta.
         size: what one row counts, (y) -> [N]; None: one.
+        serial: why clients can't be batched: their gradients are taken one by one.
 
     >>> Task(lambda: nn.Linear(4, 3), metrics=["accuracy"])
     Task(cross-entropy, accuracy)
@@ -67,6 +68,7 @@ class Task:
     buffers: Buffers = "refuse"
     freeze: Sequence[str] = ()
     size: Callable[[Tensor], Tensor] | None = None
+    serial: str = ""
     needs_shape: bool = False
     name: str = ""
     table: Mapping[str, object] | None = None  # the [model] table that makes it again

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from manyloom.algorithms.turns import turns_of
 from manyloom.core.errors import bad
 from manyloom.core.flat import Layout, shared
 from manyloom.core.metrics import METRICS
@@ -98,7 +99,7 @@ def build(
         seen = Seen(1, rounds, one, one, one, _measured(algorithm, theta))
         _, state = algorithm.work.begin(down, rows, seen)
         anchors = {n: v for n, v in state.items() if isinstance(v, Tensor)}
-        refused = refusal(program, x, y, found.random, anchors if algorithm.work.objective else None)
+        refused = task.serial or refusal(program, x, y, found.random, anchors if algorithm.work.objective else None)
     facts = Facts(
         d=layout.d,
         batch=algorithm.batches.size,
@@ -150,7 +151,7 @@ def build(
     if changed := [k for k in kept if k in was and was[k] != record[k]]:
         record["changed"] = {k: [was[k], record[k]] for k in changed}  # equal to tolerance, not bit for bit
     return Engine(layout, part, buffers, theta, strangers, record, algorithm, loop, machine, widths, choice.group,
-                  threads, max(1, facts.row_bytes))  # fmt: skip
+                  threads, max(1, facts.row_bytes), turns_of(layout, algorithm.turns))  # fmt: skip
 
 
 def _measured(algorithm: Algorithm, theta: Tensor) -> Slots:

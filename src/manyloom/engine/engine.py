@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from manyloom.algorithms.turns import Turn
 from manyloom.core.exchange import Ids
 from manyloom.core.flat import Layout
 from manyloom.core.parts import Algorithm
@@ -24,6 +25,7 @@ from manyloom.engine.autograd import Autograd
 from manyloom.engine.evaluate import Evaluated, histograms, joined, judge, nothing
 from manyloom.engine.loop import Failed, Group, Loop
 from manyloom.engine.plan import Int, Schedule, Stretch, plan, schedule, spans, steps_of, stretches
+from manyloom.work.part import partly
 
 Recall = Callable[[Ids], Slots]
 LOADED = 64 << 20  # bytes of rows that one slab of evaluation may hold
@@ -57,6 +59,7 @@ class Engine:
         machine: the resident module; it judges, and trains where it is the provider.
         widths: metric -> how many sums it has.
         row_bytes: of one row of x and y.
+        turns: the parts that are trained in turn, if any are.
     """
 
     layout: Layout
@@ -72,11 +75,18 @@ class Engine:
     group: int
     threads: int
     row_bytes: int
+    turns: tuple[Turn, ...] = ()
 
     @property
     def owned(self) -> bool:
         """Whether clients are judged by models of their own (`engine.own`)."""
         return self.loop.work.personal is not None or self.algorithm.adapt > 0
+
+    def turn(self, number: int) -> Engine:
+        """The engine that trains one part alone, from "theta" [p] and "rest" [d - p]."""
+        part = self.turns[number]
+        work = partly(self.loop.work, part.places, part.rest)
+        return replace(self, shared=part.layout, loop=replace(self.loop, work=work))
 
     def __repr__(self) -> str:
         return f"Engine({self.record['provider']}, {self.group} at once, {self.layout.d} parameters)"

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,9 @@ def traits(program: Program, x: Tensor, y: Tensor) -> Traits:
         if isinstance(out, Tensor):
             outputs.append(out.numel() * out.element_size())
 
-    probe = Program(copy.deepcopy(module), program.layout, program.loss)  # BatchNorm's statistics stay
+    frozen: dict[int, Any] = {id(p): p for p in module.parameters() if not p.requires_grad}
+    copied = copy.deepcopy(module, frozen)  # BatchNorm's statistics stay; what nobody trains is there once
+    probe = Program(copied, program.layout, program.loss)
     probe.train(True)
     hooks = [m.register_forward_hook(note) for m in probe.module.modules()]
     fork: AbstractContextManager[None] = torch.random.fork_rng(devices=[])  # pyright: ignore

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from manyloom.algorithms import round as rounds
-from manyloom.algorithms import sample
+from manyloom.algorithms import sample, turns
 from manyloom.algorithms.buffered import reached
 from manyloom.core.exchange import Ids, Runtime, play
 from manyloom.job import events as ev
@@ -20,7 +20,16 @@ from manyloom.job.job import Job
 from manyloom.job.prepare import Prepared
 from manyloom.job.spend import Spend, account_of, promised, spending
 from manyloom.job.state import State
-from manyloom.job.tell import SHOWN, Outcome, below_quorum, clients_done, clients_filtered, cohort_summary, run_started
+from manyloom.job.tell import (
+    SHOWN,
+    Outcome,
+    adapters_combined,
+    below_quorum,
+    clients_done,
+    clients_filtered,
+    cohort_summary,
+    run_started,
+)
 from manyloom.job.watch import judge, taken, verdict
 from manyloom.privacy.account import Account
 from manyloom.privacy.source import Secret
@@ -30,7 +39,7 @@ def start(job: Job, ready: Prepared) -> State:
     """The state before round 1."""
     server = job.algorithm.server.init(ready.theta) | ready.buffers
     record = {"session": ready.session} if job.secure else {}
-    rule = job.algorithm.aggregate.init(ready.layout.d)
+    rule = turns.rules(job.algorithm.aggregate, server["theta"], ready.turns)
     return State(0, server, rule, preprocess=ready.slots, record=record, execution=dict(ready.execution))
 
 
@@ -76,6 +85,7 @@ def _rounds(
     spend = spending(job, runtime, ready, account)
     runtime.restore(state.clients)
     fresh: dict[str, Any] = {"best": None, "best_round": 0, "since_best": 0, "final": {}}
+    fresh |= {"turn": 0} if ready.turns else {}  # aggregates that were accepted
     record = fresh | state.record
     if state.round == 0:
         yield run_started(job, ready, run)
@@ -100,7 +110,7 @@ def _rounds(
         if job.algorithm.buffered is not None:
             out = yield from versioned(job, runtime, state, number, run)
         else:
-            out = yield from _round(job, runtime, state, number, run, spend, record)
+            out = yield from _turn(job, runtime, ready, state, number, run, spend, record)
         if out.open is not None or job.simulate.clocked:
             record["clock"] = out.trained.at
         trained, phases = out.trained, out.phases
@@ -126,6 +136,8 @@ def _rounds(
             state = replace(state, round=number)
         else:
             state = replace(state, round=number, server=trained.server, rule=trained.rule)
+            if ready.turns and trained.enough:
+                record["turn"] += 1
         state = state if out.open is None else replace(state, open=out.open)
         judged = number % job.eval_every == 0 or number == job.rounds
         if judged:
@@ -163,6 +175,27 @@ def _rounds(
             state,
         )
     yield ev.RunDone(status, reason, dict(record["final"]), privacy=promised(job, account), state=state)
+
+
+def _turn(
+    job: Job,
+    runtime: Runtime,
+    ready: Prepared,
+    state: State,
+    number: int,
+    run: str,
+    spend: Spend | None,
+    record: dict[str, Any],
+) -> Generator[ev.Event, None, Outcome]:
+    """One round; of parts that are trained in turn, the one whose turn it is."""
+    if not ready.turns:
+        return (yield from _round(job, runtime, state, number, run, spend, record))
+    at = record["turn"] % len(ready.turns)
+    server, rule = turns.part_of(state.server, state.rule, ready.turns, at)
+    part = replace(state, server=server, rule=rule)
+    out = yield from _round(job, runtime, part, number, run, spend, record)
+    server, rule = turns.whole(state.server, state.rule, ready.turns, at, out.trained.server, out.trained.rule)
+    return out._replace(trained=out.trained._replace(server=server, rule=rule))
 
 
 def _round(
@@ -239,6 +272,7 @@ def _round(
         if trained.enough:
             yield from clients_done(number, trained)
             yield from clients_filtered(job, number, trained)
+            yield from adapters_combined(job, number, trained)
             return Outcome(trained, attempt, phases, up, down, guard=guard)
         runtime.restore(before)
         yield ev.RoundFailed(number, attempt, why)

@@ -13,6 +13,7 @@ import torch
 
 from manyloom.aggregate import remarks as robust_remarks
 from manyloom.algorithms.round import COUNTS, begins
+from manyloom.algorithms.turns import part_of
 from manyloom.core import text as say
 from manyloom.core.exchange import Runtime
 from manyloom.core.slots import size_bytes
@@ -173,15 +174,26 @@ def of(job: Job, ready: Prepared, seconds: float | None = None) -> Plan:
 
 def message_bytes(job: Job, ready: Prepared) -> tuple[int, int]:
     """Bytes of one client's message up and down, as the tensors are serialised."""
+    if ready.turns:  # each turn is as often as any other
+        each = [_message(job, ready, at) for at in range(len(ready.turns))]
+        up, down = (round(sum(b) / len(each)) for b in zip(*each))
+        return up, down
+    return _message(job, ready, None)
+
+
+def _message(job: Job, ready: Prepared, turn: int | None) -> tuple[int, int]:
     algorithm = job.algorithm
     server = algorithm.server.init(ready.theta) | ready.buffers
-    lengths = {n: ready.layout.d if s == "d" else 1 for n, s in algorithm.work.sends.items()}
+    layout = ready.layout
+    if turn is not None:
+        server, layout = part_of(server, {}, ready.turns, turn)[0], ready.turns[turn].layout
+    lengths = {n: layout.d if s == "d" else 1 for n, s in algorithm.work.sends.items()}
     shapes = {n: torch.empty(length, dtype=ready.theta.dtype, device="meta") for n, length in lengths.items()}
     sent = algorithm.uplink.size(shapes)
     down = begins(algorithm, server, job.draws.hub(1))
     if job.protection is None:
         return size_bytes(sent) + size_bytes(ready.buffers) + COUNT_BYTES, size_bytes(down)
-    d = width(job, ready.layout, ready.buffers)
+    d = width(job, layout, ready.buffers)
     params = job.protection.guard(d, job.privacy.clip if job.privacy else None).params
     told = size_bytes(down) + len(params.to_bytes())
     return (DIMS_BYTES if job.secure is not None else 4 * (params.total + d)), told
@@ -192,7 +204,7 @@ def channel_bytes(job: Job, ready: Prepared) -> tuple[int, int]:
     made = job.protection
     if made is None or made.secure is None:
         return 0, 0
-    d = width(job, ready.layout, ready.buffers)
+    d = width(job, (ready.turns[0].layout if ready.turns else ready.layout), ready.buffers)
     params = replace(made.guard(d, made.privacy.clip if made.privacy else None).params, d=d)
     n = math.ceil(made.expected)
     k = made.secure.neighbours if n >= made.n_max else min(n - 1, made.secure.neighbours or n - 1)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from manyloom.algorithms.guarded import lengths
+from manyloom.algorithms.turns import Turn, turns_of
 from manyloom.core.exchange import Ask, Lost, Reply, Runtime, play
 from manyloom.core.flat import Layout, shared
 from manyloom.core.slots import Slots, size_bytes
@@ -40,6 +41,7 @@ class Prepared(NamedTuple):
     execution: Mapping[str, Any]
     session: str = ""  # what this run's secure sums are bound to
     channel: Channel | None = None
+    turns: tuple[Turn, ...] = ()
 
     @property
     def slots(self) -> Slots:
@@ -97,8 +99,10 @@ def prepare(
     answer(Ask(everybody, "prepare", body))
     layout, theta, buffers = first_model(job.task, shape, job.seed, job.algorithm.local)
     buffers = buffers if job.task.buffers == "average" else {}
+    turns = turns_of(layout, job.algorithm.turns)
     if job.protection is not None:  # refuses a scale without room for so many parameters
-        job.protection.guard(width(job, layout, buffers), job.privacy.clip if job.privacy else None)
+        for part in [t.layout for t in turns] or [layout]:
+            job.protection.guard(width(job, part, buffers), job.privacy.clip if job.privacy else None)
     return Prepared(
         shape,
         layout,
@@ -111,6 +115,7 @@ def prepare(
         runtime.describe(),
         session,
         channel,
+        turns,
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
+
 from manyloom.core.errors import BadInput, Problem
 from manyloom.core.validate import share_of, show
 from manyloom.job.job import Job
@@ -12,10 +14,28 @@ from manyloom.secure.settings import Secure
 
 
 def unsound(job: Job) -> list[Problem]:
-    """What is wrong with a job's parts beside its [privacy] or [secure]."""
+    """What is wrong with a job's parts beside each other, and beside its [privacy] or [secure]."""
+    found = list(_in_turn(job)) if job.algorithm.turns else []
     if job.privacy is None and job.secure is None:
-        return []
-    return [*_either(job), *(_private(job) if job.privacy is not None else ())]
+        return found
+    return [*found, *_either(job), *(_private(job) if job.privacy is not None else ())]
+
+
+def _in_turn(job: Job) -> Iterator[Problem]:
+    """Parts that are trained in turn: what keeps a vector as long as the model has no part to keep it for."""
+    a, why = job.algorithm, "each round of this rule moves another part of the model"
+    if set(a.server.init(torch.zeros(1))) != {"theta"}:
+        yield _refuse("turns-state", f'the server step "{a.server.name}" remembers rounds that trained another part',
+                      f"name = {show(a.server.name)} in [server]", why,
+                      'leave [server] out, or take combine = "ffa" or "fedavg" in [lora]')  # fmt: skip
+    if a.work.memory or a.work.drive or a.work.objective or a.work.measure or a.local or a.buffered:
+        yield _refuse("turns-state", f"{a.name} does not work on one part of a model at a time",
+                      f"name = {show(a.name)} in [algorithm]", why,
+                      'take fedavg or fedprox, or combine = "ffa" in [lora]')  # fmt: skip
+    if a.uplink.memory:
+        yield _refuse("turns-state", "error feedback carries over what belongs to another part",
+                      f"uplink: {a.uplink.name}", why,
+                      "set error_feedback = false in [uplink]")  # fmt: skip
 
 
 def _either(job: Job) -> Iterator[Problem]:

@@ -45,9 +45,11 @@ class Spend(NamedTuple):
         return self.job.eligible[self.account.draw(self.made.sampling, round, attempt)]
 
     def guard(self, record: dict[str, Any]) -> Guard:
-        """What the round's sum is made by; the clip as it stands."""
-        clip = record.get("clip") or (self.job.privacy.clip if self.job.privacy else None)
-        return self.made.guard(width(self.job, self.ready.layout, self.ready.buffers), clip)
+        """What the round's sum is made by; the clip as it stands, one a turn."""
+        turns = self.ready.turns
+        layout = turns[record["turn"] % len(turns)].layout if turns else self.ready.layout
+        clip = record.get(_clip(self, record)) or (self.job.privacy.clip if self.job.privacy else None)
+        return self.made.guard(width(self.job, layout, self.ready.buffers), clip)
 
     def refused(self, state: State, guard: Guard, round: int) -> str | None:
         """Why the budget allows no further round; None if it does."""
@@ -118,8 +120,16 @@ class Spend(NamedTuple):
                                 "cut": seen.cut,
                                 "not_finite": sum(x.reason == "not-finite" for x in got.lost)}  # fmt: skip
         if p is not None and seen.unclipped is not None:
-            record["clip"] = told["next_clip"] = adaptive.next_clip(seen.clip, seen.unclipped, p.quantile, p.clip_lr)
+            record[_clip(self, record)] = told["next_clip"] = adaptive.next_clip(
+                seen.clip, seen.unclipped, p.quantile, p.clip_lr
+            )
         return done, told
+
+
+def _clip(spend: Spend, record: dict[str, Any]) -> str:
+    """The name of the adaptive clip in the run's record: parts that are trained in turn have one each."""
+    turns = spend.ready.turns
+    return f"clip/{record['turn'] % len(turns)}" if turns else "clip"
 
 
 def spending(job: Job, runtime: Runtime, ready: Prepared, account: Account | None) -> Spend | None:

@@ -111,7 +111,7 @@ def _link(factory: Factory) -> dict[str, Key]:
 
 
 def _task() -> dict[str, Key]:
-    code = ("module", "size", "needs_shape", "name", "table")
+    code = ("module", "size", "serial", "needs_shape", "name", "table")
     return options(Outputs) | {k: v for k, v in keys(Task).items() if k not in code}
 
 

@@ -176,3 +176,18 @@ def clients_filtered(job: Job, number: int, trained: Round) -> Iterator[ev.Clien
         client = int(trained.back[row])
         if client not in gone:
             yield ev.ClientFiltered(number, client, job.federation.names[client], rule, float(trained.kept[row]))
+
+
+EXACT = ("ffa", "rolora")  # linear in what travels: the mean of factors is the mean of products
+
+
+def adapters_combined(job: Job, number: int, trained: Round) -> Iterator[ev.Combined]:
+    """How far combined adapters are from the mean of their products; over a secure sum an inexact rule can't say."""
+    rule = job.algorithm.tables.get("lora", {}).get("combine")
+    if rule is None:
+        return
+    exact = rule in EXACT
+    found = (0.0, 0.0) if exact else (None, None)
+    if trained.agg_error is not None:
+        found = tuple(floats(trained.agg_error))
+    yield ev.Combined(number, str(rule), found[0], found[1], exact, covered=exact)

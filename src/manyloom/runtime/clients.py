@@ -70,13 +70,15 @@ class Clients:
         lost: list[Reply | Lost] = [*gone]
         clients = without(ask.to, gone)
         down = arrived(algorithm, {n: t for n, t in ask.body.items() if n != PARAMS}, job.draws.hub(ask.round))
-        known = self._shapes(down)
+        at = int(down.pop("turn")[0]) if "turn" in down else None
+        engine = self.ready() if at is None else self.ready().turn(at)
+        known = self._shapes(engine, down)
         schema = {n: Slot(tuple(t.shape), whole=not t.is_floating_point()) for n, t in known.items()}
         schema = {SUM: Slot(None, whole=True)} if PARAMS in ask.body else schema | {n: Slot(()) for n in COUNTS}
         bits = rounding(job.seed, ask.round, self.federation.ids, job.privacy is not None)
         total = Messages(ask.fold)
         held: list[tuple[Ids, Slots]] = []
-        for group in self._trained(clients, down, ask, most):
+        for group in self._trained(engine, clients, down, ask, most):
             if isinstance(group, Failed):
                 lost.append(Lost(group.client, "error", group.text, group.traceback, ask.number))
                 continue
@@ -210,9 +212,11 @@ class Clients:
             return None
         return self.sites
 
-    def _trained(self, clients: Ids, down: Slots, ask: Ask, most: Int | None) -> Iterator[Group | Failed]:
+    def _trained(
+        self, engine: Engine, clients: Ids, down: Slots, ask: Ask, most: Int | None
+    ) -> Iterator[Group | Failed]:
         """What the engine trains; under attack, what is sent in its place."""
-        job, engine, attack, round = self.job, self.ready(), self.job.attack, ask.round
+        job, attack, round = self.job, self.job.attack, ask.round
         rows: Rows = self.federation if attack is None else Mislabelled(self.federation, attack, self.liars)
         if job.algorithm.buffered is not None and ask.attempt:
             rows = Again(rows, ask.attempt)
@@ -229,9 +233,9 @@ class Clients:
             return ok, held
         return ok | from_numpy(lies), [x for x in held if x.client not in self.liars]
 
-    def _shapes(self, down: Slots) -> Slots:
+    def _shapes(self, engine: Engine, down: Slots) -> Slots:
         """A message to the hub without storage."""
-        theta = torch.empty(self.ready().shared.d, dtype=self.ready().layout.dtype, device="meta")
+        theta = torch.empty(engine.shared.d, dtype=engine.layout.dtype, device="meta")
         return shapes(self.job.algorithm, {"theta": theta} | {n: t for n, t in down.items() if n == "buffers"})
 
     def _summed(self, ask: Ask, clients: Ids, rows: Slots) -> list[Reply | Lost]:
