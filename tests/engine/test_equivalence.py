@@ -45,6 +45,9 @@ def test_all_recipes(name: str, more: dict[str, object]) -> None:
     tolerance = 1e-6 if "adam" in str(more.get("optimiser")) else 1e-9
     want = None
     for provider, k in ENGINES:
+        if a.before is not None and provider == "vmap":
+            assert "mixes the rows" in engine(t, a, fed).record["reasons"]["vmap"]  # type: ignore[index]
+            continue
         e = engine(t, a, fed, provider=provider, group=k)
         assert (e.record["provider"], e.record["group"]) == (provider, min(k, len(fed.sizes)))
         down = down_of(e, a)

@@ -74,6 +74,9 @@ def down_of(e: Engine, a: Algorithm, theta: Tensor | None = None) -> dict[str, T
     first = e.shared.flatten(e.layout.views(e.initial if theta is None else theta))
     body = a.server.down(a.server.init(first))
     rng = torch.Generator().manual_seed(5)
+    if a.before is not None:  # what another client sent
+        features = int(str(e.record["features"]))
+        body |= {n: first.new_zeros(k) for n, k in a.before.lengths(features).items()}
     return {n: v if n == "theta" else 0.1 * torch.randn(v.shape, generator=rng, dtype=v.dtype) for n, v in body.items()}
 
 

@@ -1,10 +1,11 @@
 """The named algorithms, the samplers, and the interpreter of the record: one round.
 
-Recipes: fedavg, fedprox, scaffold, fednova, feddyn, moon, fedsam, ditto, fedper, fedbn, fedbuff; and fedavg with
+Recipes: fedavg, fedprox, scaffold, fednova, feddyn, moon, fedsam, ditto, fedper, fedbn, fedbuff, coral; and fedavg with
 another server step: fedavgm, fedadam, fedyogi, fedadagrad.
 """
 
 from manyloom.algorithms.adaptive import fedadagrad, fedadam, fedavgm, fedyogi
+from manyloom.algorithms.coral import coral
 from manyloom.algorithms.ditto import ditto
 from manyloom.algorithms.fedavg import fedavg
 from manyloom.algorithms.fedbn import fedbn
@@ -29,6 +30,7 @@ RECIPES = {
     "fedper": fedper,
     "fedbn": fedbn,
     "fedbuff": fedbuff,
+    "coral": coral,
     "fedavgm": fedavgm,
     "fedadam": fedadam,
     "fedyogi": fedyogi,
@@ -37,6 +39,7 @@ RECIPES = {
 
 __all__ = [
     "RECIPES",
+    "coral",
     "ditto",
     "fedadagrad",
     "fedadam",

@@ -46,6 +46,7 @@ CARDS: Mapping[str, Card] = {
         "clients with other labels", "client", "Arivazhagan et al. 2019, arXiv:1912.00818", example={"local": ["2.*"]}
     ),
     "fedbn": Card("clients with other devices", "client", "Li et al. 2021, ICLR, arXiv:2102.07623"),
+    "coral": Card("a site without labels", "no", "Sun, Saenko 2016, arXiv:1607.01719", example={"target_client": "0"}),
     "fedavgm": Card("few clients a round", "server", "Hsu et al. 2019, arXiv:1909.06335", "momentum"),
     "fedadam": Card("slow or sparse gradients", "server", "Reddi et al. 2021, ICLR, arXiv:2003.00295", "adam"),
     "fedyogi": Card("as fedadam, v grows gently", "server", "Reddi et al. 2021, ICLR, arXiv:2003.00295", "yogi"),

@@ -60,7 +60,8 @@ def begins(algorithm: Algorithm, server: Slots, draw: Draw) -> Slots:
     Where the downlink packs it, each slot is one row [1, ...] of what travels.
     """
     body = algorithm.server.down(server)
-    body = body | {n: server[n] for n in BESIDE if n in server}
+    before = algorithm.before.lengths(1) if algorithm.before else ()
+    body = body | {n: server[n] for n in (*BESIDE, *before) if n in server}
     if algorithm.downlink.apply is None:
         return body
     return algorithm.downlink.apply({n: t[None] for n, t in body.items()}, {}, {}, draw)[0]

@@ -127,6 +127,14 @@ class Buffered(NamedTuple):
     max_staleness: int | None = None  # an update that is more versions old is dropped
 
 
+class Before(NamedTuple):
+    """Before each round one client is asked, and what it sends goes down beside the model; it does not train."""
+
+    client: str  # its name or number
+    verb: str
+    lengths: Callable[[int], Mapping[str, int]]  # D features -> the slots it sends, with their lengths
+
+
 @dataclass(frozen=True)
 class Algorithm:
     """Who does what in a round. Made by a recipe of `manyloom.algorithms`."""
@@ -141,6 +149,7 @@ class Algorithm:
     downlink: Transform = Transform()
     local: Sequence[str] | Literal["batchnorm"] = ()  # parameters that stay at the client: patterns, or by module type
     turns: Sequence[Sequence[str]] = ()  # parts, by patterns, that are trained and sent in turn, one a round
+    before: Before | None = None  # who is asked before each round
     adapt: int = 0  # local steps before a client is judged
     buffered: Buffered | None = None  # asynchronous; None: a round asks a cohort and waits for it
     tables: Mapping[str, Mapping[str, object]] = field(default_factory=dict[str, Mapping[str, object]])

@@ -143,7 +143,7 @@ def plain_line(event: Event) -> str | None:
 
     The first word is fixed, the rest is `key value` pairs, so that `grep ^round` and `awk` work. What an
     event does not carry itself (how many rounds there are, a client's name) may stand in it under `rounds`,
-    `metrics`, `asked`, `epsilon` and `name`; otherwise it is left out.
+    `metrics`, `asked`, `epsilon`, `leak` and `name`; otherwise it is left out.
 
     >>> plain_line({"type": "round_done", "round": 12, "rounds": 30, "metrics": {"loss": 0.412, "auc": 0.871},
     ...             "asked": 10, "back": 10, "seconds": 0.11, "bytes_up": 4560})
@@ -163,8 +163,8 @@ def event_line(event: Event) -> str:
     if line is not None:
         return line
     kind = str(event.get("type", "event"))
-    if kind == "released":
-        return _released(event)
+    if kind in ("released", "leak"):
+        return _released(event) if kind == "released" else _leak(event)
     word, rest = _WORDS.get(kind, (kind[:8], ()))
     told = [_shown(event[k]) for k in rest if event.get(k) is not None]
     return " ".join([word.ljust(8), *([_at(event)] if "round" in event else []), *told]).rstrip()
@@ -218,6 +218,23 @@ def _planned(e: Event) -> str:
     return lines[0] if len(lines[0]) <= 80 else lines[1]
 
 
+def _aligned(e: Event) -> str:
+    """What the parties have in common; in figures that `awk` reads."""
+    sizes: Mapping[str, Any] = e.get("parties") or {}
+    told = [f"{slug(name)}={n}" for name, n in sizes.items()]
+    told += _pairs({k: e.get(k) for k in ("common", "train", "test")})
+    moved = (e.get("bytes_up") or 0) + (e.get("bytes_down") or 0)
+    told += [f"moved {size(moved).replace(' ', '')}"] if moved else []
+    told += [seconds(e["seconds"], 2).replace(" ", "")] if finite(e.get("seconds")) is not None else []
+    return " ".join(["aligned ", *told])
+
+
+def _leak(e: Event) -> str:
+    """How well labels can be read off a party's gradients: AUCs, the mean and the worst batch of twenty."""
+    told = [f"{kind} {number(e.get(f'{kind}_mean'))}/{number(e.get(f'{kind}_q95'))}" for kind in ("norm", "cosine")]
+    return " ".join(["leak    ", _at(e), slug(str(e.get("party"))), *told, str(e.get("defence"))])
+
+
 def _round_done(e: Event) -> str:
     metrics: Mapping[str, object] = e.get("metrics") or {}
     names = [*(["loss"] if "loss" in metrics else []), *ordered(metrics.keys() - {"loss"}, e.get("watch"))]
@@ -228,6 +245,8 @@ def _round_done(e: Event) -> str:
         told.append(f"clients {back}/{asked if isinstance(asked, int) else back + int(e.get('lost') or 0)}")
     if e.get("epsilon") is not None:
         told.append(f"eps {epsilon(e['epsilon'])}")
+    if e.get("leak") is not None:
+        told.append(f"leak {number(e['leak'])}")
     if e.get("bytes_up") is not None:
         channel: Mapping[str, Any] = e.get("secure") or {}
         told.append("up " + size(e["bytes_up"] + (channel.get("up") or 0)).replace(" ", ""))
@@ -274,6 +293,7 @@ def _run_done(e: Event) -> str:
 _LINES: dict[str, Callable[[Event], str]] = {
     "run_started": _run_started,
     "planned": _planned,
+    "aligned": _aligned,
     "statistics": lambda e: f"stats    columns={e.get('columns')} bytes_up={e.get('bytes_up')}",
     "round_done": _round_done,
     "client_lost": lambda e: f"lost     {_at(e)} {_who(e)}: {_why(e)}",

@@ -80,6 +80,7 @@ def build(
     if buffers.d and algorithm.batches.size < 2:
         raise bad("batchnorm", "BatchNorm needs batches of two rows or more", got="batch_size = 1",
                   rule="the variance of one row is none", mend="batch_size = 32, or use GroupNorm")  # fmt: skip
+    features = 0  # of what enters the last layer, where an algorithm asks
     program = Program(module, layout, task.losses, algorithm.work.objective)
     x, y = _probe(*probe, layout.dtype, device)
     task.check(module, x, y, shape)
@@ -94,6 +95,9 @@ def build(
             algorithm = replace(algorithm, work=held(algorithm.work, index.to(device), rest.to(device)))
             strangers["own"] = theta[rest]
         down = algorithm.server.down(algorithm.server.init(theta[index]))
+        if algorithm.before is not None:
+            features = program.forward(theta, x, aside=True)[1].shape[1]
+            down |= {n: theta.new_zeros(length) for n, length in algorithm.before.lengths(features).items()}
         rows = {n: t[None] for n, t in strangers.items()}
         one = theta.new_ones(1, 1)
         seen = Seen(1, rounds, one, one, one, _measured(algorithm, theta))
@@ -147,6 +151,8 @@ def build(
         "random": found.random,
         "reasons": reasons,
     }
+    if algorithm.before is not None:
+        record["features"] = features
     kept = ("provider", "group", "device", "threads", "torch", "capability")
     if changed := [k for k in kept if k in was and was[k] != record[k]]:
         record["changed"] = {k: [was[k], record[k]] for k in changed}  # equal to tolerance, not bit for bit

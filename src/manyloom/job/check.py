@@ -8,7 +8,7 @@ from manyloom.aggregate import planned
 from manyloom.core.errors import Problem
 from manyloom.core.metrics import METRICS
 from manyloom.core.validate import nearest, show
-from manyloom.data.federation import Federation
+from manyloom.data.names import client_index
 from manyloom.job.job import Job
 
 
@@ -69,6 +69,18 @@ def against_population(job: Job) -> list[Problem]:
             )
         )
     found += _rule(job) if n else []
+    if job.algorithm.before is not None and job.apart is None:
+        name = job.algorithm.before.client
+        near = nearest(name, job.federation.names) if len(job.federation) <= 1000 else None
+        found.append(
+            Problem(
+                "unknown-client",
+                f'there is no {job.federation.client_word[0]} "{name}"',
+                f"target_client = {show(name)} in [algorithm]",
+                rule="a name or number of the federation",
+                mend=f'did you mean "{near}"?' if near else None,
+            )
+        )
     measured = ("loss", *job.metrics)
     if job.watch is not None and job.watch not in measured:
         near = nearest(job.watch, measured)
@@ -144,14 +156,6 @@ def _rule(job: Job) -> list[Problem]:
         least = f"quorum {job.quorum_of(job.cohort_size)} of {job.cohort_size}"
         found.append(replace(problem, rule=f"the least that a round may get: {least} ([job] quorum)"))
     return found
-
-
-def client_index(federation: Federation, name: str) -> int | None:
-    """A client by name (any case) or number."""
-    if name.isdigit() and int(name) < len(federation):
-        return int(name)
-    small = len(federation) <= 100_000
-    return next((i for i, n in enumerate(federation.names) if n.lower() == name.lower()), None) if small else None
 
 
 def _fault(job: Job, pair: str) -> Problem | None:

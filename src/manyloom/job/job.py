@@ -24,6 +24,7 @@ from manyloom.core.task import Shape, Task
 from manyloom.core.validate import Above, AtLeast, IntOrShare, share_of
 from manyloom.data.federation import Federation
 from manyloom.data.held import hold_back, with_file
+from manyloom.data.names import client_index
 from manyloom.job.protection import Protection, protection_of
 from manyloom.job.settings import Execution, Simulate, Validation
 from manyloom.privacy.settings import Privacy
@@ -165,8 +166,15 @@ class Job:
 
     @cached_property
     def eligible(self) -> Ids:
-        """The clients that have a row to train on; found once, since a population may be a million."""
-        return np.flatnonzero(self.federation.sizes > 0).astype(np.int64)
+        """The clients that train: found once, since a population may be a million."""
+        found = np.flatnonzero(self.federation.sizes > 0).astype(np.int64)
+        return found if self.apart is None else found[found != self.apart]
+
+    @cached_property
+    def apart(self) -> int | None:
+        """The client that is asked before each round and does not train; None: there is none, or it isn't found."""
+        before = self.algorithm.before
+        return client_index(self.federation, before.client) if before else None
 
     @property
     def draws(self) -> Draws:

@@ -111,6 +111,7 @@ def of(job: Job, ready: Prepared, seconds: float | None = None) -> Plan:
     asked, back = (job.asked_size, expected) if job.over_provision > 1 else (expected, expected)
     if algorithm.buffered is not None:  # of a version, once as many are at work as may be
         asked = back = algorithm.buffered.size
+    beside = beside_bytes(job, ready)
     made = job.protection
     steps = steps_of(job)
     skew = _skew(job)
@@ -153,10 +154,10 @@ def of(job: Job, ready: Prepared, seconds: float | None = None) -> Plan:
         },
         skew=skew,
         bytes={
-            "up_round": int(up * back),
-            "down_round": int(down * asked),
-            "up": int(up * back) * job.rounds,
-            "down": int(down * asked) * job.rounds,
+            "up_round": int(up * back) + beside[0],
+            "down_round": int(down * asked) + beside[1],
+            "up": (int(up * back) + beside[0]) * job.rounds,
+            "down": (int(down * asked) + beside[1]) * job.rounds,
         },
         steps=steps,
         seconds_estimate=seconds,
@@ -185,6 +186,9 @@ def _message(job: Job, ready: Prepared, turn: int | None) -> tuple[int, int]:
     algorithm = job.algorithm
     server = algorithm.server.init(ready.theta) | ready.buffers
     layout = ready.layout
+    if algorithm.before is not None:
+        lengths = algorithm.before.lengths(int(str(ready.execution["features"])))
+        server |= {n: ready.theta.new_empty(k) for n, k in lengths.items()}
     if turn is not None:
         server, layout = part_of(server, {}, ready.turns, turn)[0], ready.turns[turn].layout
     lengths = {n: layout.d if s == "d" else 1 for n, s in algorithm.work.sends.items()}
@@ -197,6 +201,16 @@ def _message(job: Job, ready: Prepared, turn: int | None) -> tuple[int, int]:
     params = job.protection.guard(d, job.privacy.clip if job.privacy else None).params
     told = size_bytes(down) + len(params.to_bytes())
     return (DIMS_BYTES if job.secure is not None else 4 * (params.total + d)), told
+
+
+def beside_bytes(job: Job, ready: Prepared) -> tuple[int, int]:
+    """Bytes up and down of the client that is asked before a round."""
+    before = job.algorithm.before
+    if before is None:
+        return 0, 0
+    sent = before.lengths(int(str(ready.execution["features"])))
+    server = job.algorithm.server.init(ready.theta) | ready.buffers
+    return 4 * sum(sent.values()), size_bytes(begins(job.algorithm, server, job.draws.hub(1)))
 
 
 def channel_bytes(job: Job, ready: Prepared) -> tuple[int, int]:

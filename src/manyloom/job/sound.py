@@ -16,9 +16,20 @@ from manyloom.secure.settings import Secure
 def unsound(job: Job) -> list[Problem]:
     """What is wrong with a job's parts beside each other, and beside its [privacy] or [secure]."""
     found = list(_in_turn(job)) if job.algorithm.turns else []
+    found += list(_before(job)) if job.algorithm.before else []
     if job.privacy is None and job.secure is None:
         return found
     return [*found, *_either(job), *(_private(job) if job.privacy is not None else ())]
+
+
+def _before(job: Job) -> Iterator[Problem]:
+    """A client that is asked before each round, in the clear and by name."""
+    if job.privacy is not None or job.secure is not None or job.algorithm.buffered is not None:
+        beside = "[privacy]" if job.privacy is not None else "[secure]" if job.secure is not None else "buffered rounds"
+        yield _refuse("moments-in-the-clear", f"{job.algorithm.name} asks one client alone, beside {beside}",
+                      f"target_client = {show(job.algorithm.before.client if job.algorithm.before else None)}",
+                      "mean and covariance of its features are no sum over clients, and no noise covers them",
+                      f"leave {beside} out, or take fedavg")  # fmt: skip
 
 
 def _in_turn(job: Job) -> Iterator[Problem]:

@@ -24,6 +24,7 @@ from manyloom.engine.build import Engine
 from manyloom.engine.engine import Rows
 from manyloom.engine.evaluate import joined
 from manyloom.engine.loop import Failed, Group
+from manyloom.engine.moments import moments
 from manyloom.engine.own import own
 from manyloom.engine.plan import Int
 from manyloom.gate import Slot, leave
@@ -165,6 +166,20 @@ class Clients:
         if hidden:
             return [hidden.hold(ask, ask.to, {"histogram": torch.cat(kept)})]
         return [Reply(ask.to, {"histogram": total[None]}, ask.number, 0.0, 12 * filled)]
+
+    def moments(self, ask: Ask) -> list[Reply | Lost]:
+        """Mean and covariance of one client's features, for those who align theirs with them."""
+        began, client = time.perf_counter(), int(ask.to[0])
+        down = arrived(self.job.algorithm, ask.body, self.job.draws.hub(ask.round))
+        slab = self.federation.slab(ask.to)
+        try:
+            found = moments(self.ready(), slab, down["theta"], down.get("buffers"))
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            return [Lost(client, "error", text, traceback.format_exc(), ask.number)]
+        body = {n: t[None] for n, t in found.items()}
+        _, held = leave(ask.to, body, {n: Slot(tuple(t.shape)) for n, t in found.items()})
+        return [*held] or [Reply(ask.to, found, ask.number, time.perf_counter() - began, size_bytes(found))]
 
     def handled(self, ask: Ask) -> list[Reply | Lost]:
         """A verb that a handler answers, client by client."""

@@ -22,7 +22,7 @@ from manyloom.core.errors import BadInput, bad
 from manyloom.core.exchange import Ids
 from manyloom.core.seeds import U64
 from manyloom.data.federation import Federation
-from manyloom.job.check import client_index
+from manyloom.data.names import client_index
 from manyloom.job.job import Job
 
 STRETCH = 600.0  # virtual seconds: [simulate] availability draws who is reachable anew for each such stretch

@@ -15,10 +15,10 @@ from manyloom.core.errors import bad
 from manyloom.core.exchange import Ask, Ids, Lost, Reply
 from manyloom.core.slots import Slots, unpack_json
 from manyloom.core.tensors import from_numpy
+from manyloom.data.names import client_index
 from manyloom.data.preprocess import Preprocess
 from manyloom.data.store import Slab
 from manyloom.engine.build import build
-from manyloom.job.check import client_index
 from manyloom.job.job import Job, shape_of
 from manyloom.runtime.clients import Clients, without
 from manyloom.runtime.clock import clock_of
@@ -83,6 +83,8 @@ class Local:
                 found = [Reply(here, {}, ask.number, at=at)]
             case "evaluate":
                 found = clients.evaluate(ask)
+            case "moments":
+                found = clients.moments(ask)
             case "scores":
                 found = clients.scores(ask)
             case "prepare":
