@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from manyloom._version import __version__
 
 if TYPE_CHECKING:
-    from manyloom import aggregate, algorithms, data, models, runtime, server, transforms
+    from manyloom import aggregate, algorithms, data, llm, models, runtime, server, transforms
     from manyloom.core.flat import Layout
     from manyloom.core.task import Task
     from manyloom.data import Federation
@@ -26,6 +26,7 @@ __all__ = [
     "aggregate",
     "algorithms",
     "data",
+    "llm",
     "load",
     "models",
     "plan",

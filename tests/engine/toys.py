@@ -76,7 +76,7 @@ def down_of(e: Engine, a: Algorithm, theta: Tensor | None = None) -> dict[str, T
     rng = torch.Generator().manual_seed(5)
     if a.before is not None:  # what another client sent
         features = int(str(e.record["features"]))
-        body |= {n: first.new_zeros(k) for n, k in a.before.lengths(features).items()}
+        body |= {n: first.new_zeros(k) for n, k in a.before.down(features).items()}
     return {n: v if n == "theta" else 0.1 * torch.randn(v.shape, generator=rng, dtype=v.dtype) for n, v in body.items()}
 
 

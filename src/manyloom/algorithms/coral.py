@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Unpack
-
-import numpy as np
+from typing import Annotated, NamedTuple, Unpack
 
 from manyloom.algorithms.recipe import compose
 from manyloom.core.errors import BadInput
-from manyloom.core.exchange import Ask, Exchange, Lost, Reply
+from manyloom.core.exchange import Ask, Exchange, Ids, Lost, Reply, stack
 from manyloom.core.parts import Algorithm, Before, ServerStep
 from manyloom.core.slots import Slots, size_bytes
 from manyloom.core.validate import AtLeast, problems
 from manyloom.server import sgd
 from manyloom.work.coral import coral as client
+from manyloom.work.coral import pooled
 from manyloom.work.local import LocalOptions, local
 
 
@@ -26,14 +25,14 @@ def coral(
     server: ServerStep | None = None,
     **options: Unpack[LocalOptions],
 ) -> Algorithm:
-    """Clients learn features whose mean and covariance are those of one whose labels are unknown.
+    """Clients with labels and one without learn features with equal mean and covariance.
 
-    Before each round the target sends D + D (D + 1) / 2 numbers, mean and covariance of what enters the last layer; its
-    rows are never trained on, and its labels only judge. eta = 0 is FedAvg without it, bit for bit.
+    Before each round every client sends D + D (D + 1) / 2 numbers, mean and covariance of what enters the last layer,
+    and how many rows they are of. The target's labels are not used: they only judge. eta = 0 is FedAvg of the others.
     (CORAL: Sun, Saenko 2016, arXiv:1607.01719.)
 
     Args:
-        target_client: name or number of the client that the model is for; it does not train.
+        target_client: name or number of the client whose labels are not known, and that the model is for.
         eta: weight of the alignment; .1 to 10.
         server: the server step; sgd with eta_g 1.
     """
@@ -42,11 +41,11 @@ def coral(
         raise BadInput(*wrong)
     opt = local(options)
     made = compose("coral", opt, client(opt, eta), server, sgd, own=own)
-    return replace(made, before=Before(target_client, "moments", lengths))
+    return replace(made, before=Before(target_client, "moments", lengths, idle=not eta))
 
 
 def lengths(features: int) -> Mapping[str, int]:
-    """How many numbers the target sends, of D features.
+    """How many numbers a client sends, of D features; the hub sends twice as many.
 
     >>> lengths(3)
     {'mu': 3, 'cov': 6}
@@ -54,13 +53,36 @@ def lengths(features: int) -> Mapping[str, int]:
     return {"mu": features, "cov": features * (features + 1) // 2}
 
 
+class Beside(NamedTuple):
+    """What the clients sent before a round."""
+
+    down: Slots  # what goes down beside the model; empty where the target is lost, or all others are
+    lost: list[Lost]
+    sent_up: int
+    sent_down: int
+
+
 def beforehand(
-    before: Before, client: int, body: Slots, round: int, attempt: int, deadline_s: float
-) -> Exchange[tuple[Slots | Lost, int, int]]:
-    """Ask the one that does not train; what it sends (or that it is lost), and the bytes up and down."""
-    asked = Ask(np.array([client], np.int64), before.verb, body, round=round, attempt=attempt, deadline_s=deadline_s)
-    answers = yield asked
-    found = answers[0] if answers else Lost(client, "error", "no answer")
-    if isinstance(found, Reply):
-        return found.body, found.sent, size_bytes(body)
-    return found, 0, size_bytes(body)
+    before: Before, everybody: Ids, target: int, body: Slots, round: int, deadline_s: float
+) -> Exchange[Beside]:
+    """Ask all clients for their moments: the target's, and those of all others as one.
+
+    Args:
+        before: what is asked.
+        everybody: who trains.
+        target: one of them.
+        body: the model.
+        round, deadline_s: of the ask.
+    """
+    answers = yield Ask(everybody, before.verb, body, round=round, deadline_s=deadline_s)
+    replies = [a for a in answers if isinstance(a, Reply)]
+    lost = [a for a in answers if isinstance(a, Lost)]
+    up, sent = sum(r.sent for r in replies), size_bytes(body) * len(everybody)
+    here = [r for r in replies if int(r.clients[0]) == target]
+    rest = [r for r in replies if int(r.clients[0]) != target]
+    if not here or not rest:
+        return Beside({}, lost, up, sent)
+    mu, cov = pooled(*(stack(rest, n).double() for n in ("mu", "cov", "rows")))
+    own = here[0].body
+    return Beside({"mu": own["mu"][0], "cov": own["cov"][0], "mu_rest": mu.float(), "cov_rest": cov.float()}, lost,
+                  up, sent)  # fmt: skip

@@ -60,7 +60,7 @@ def begins(algorithm: Algorithm, server: Slots, draw: Draw) -> Slots:
     Where the downlink packs it, each slot is one row [1, ...] of what travels.
     """
     body = algorithm.server.down(server)
-    before = algorithm.before.lengths(1) if algorithm.before else ()
+    before = algorithm.before.down(1) if algorithm.before else ()
     body = body | {n: server[n] for n in (*BESIDE, *before) if n in server}
     if algorithm.downlink.apply is None:
         return body

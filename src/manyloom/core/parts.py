@@ -107,6 +107,7 @@ class Aggregator(NamedTuple):
     reduce: Callable[[Slots, Tensor, Slots], tuple[Slots, Slots]]
     init: Callable[[Tensor], Slots] = lambda _: {}  # theta [d] -> the rule's first state
     table: Mapping[str, object] = {}  # the [aggregate] table that makes it again
+    weighed: bool = False  # needs each, and takes their weights: no rule against liars
 
 
 class ServerStep(NamedTuple):
@@ -128,11 +129,19 @@ class Buffered(NamedTuple):
 
 
 class Before(NamedTuple):
-    """Before each round one client is asked, and what it sends goes down beside the model; it does not train."""
+    """Before each round all clients are asked; of one, whose labels are not known, and of the rest goes down."""
 
-    client: str  # its name or number
+    client: str  # the one without labels: its name or number
     verb: str
-    lengths: Callable[[int], Mapping[str, int]]  # D features -> the slots it sends, with their lengths
+    lengths: Callable[[int], Mapping[str, int]]  # D features -> the slots each sends, with their lengths
+    idle: bool = False  # nothing is asked, and that client does not train
+
+    def down(self, features: int) -> dict[str, int]:
+        """The slots that go down beside the model: of the one, and of the rest."""
+        if self.idle:
+            return {}
+        sent = self.lengths(features)
+        return {**sent, **{f"{n}_rest": k for n, k in sent.items()}}
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 import torch
@@ -44,6 +45,15 @@ def _mse(output: Tensor, y: Tensor) -> Tensor:
 LOSSES: Mapping[str, Loss] = {"cross-entropy": _cross_entropy, "binary": _binary, "mse": _mse}
 
 
+class Own(NamedTuple):
+    """What a task does in its own way beside training."""
+
+    about: Mapping[str, object]  # told once, in the run's record
+    save: Callable[[Path, nn.Module, Mapping[str, object]], str]  # (folder, trained module, facts) -> SHA-256
+    say: Callable[[nn.Module], Sequence[tuple[str, str]]]  # what it answers to the job's prompts
+    prompts: Sequence[str] = ()
+
+
 @dataclass(frozen=True)
 class Task:
     """A module factory, a loss per sample, metrics.
@@ -71,6 +81,7 @@ class Task:
     serial: str = ""
     needs_shape: bool = False
     name: str = ""
+    own: Own | None = None  # a language model saves its adapter, not a state dict
     table: Mapping[str, object] | None = None  # the [model] table that makes it again
 
     def __post_init__(self) -> None:

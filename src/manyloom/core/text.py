@@ -43,6 +43,7 @@ _ALGORITHMS = {
     "fedadam": "FedAdam",
     "fedyogi": "FedYogi",
     "fedadagrad": "FedAdagrad",
+    "split-learning": "split learning",
 }
 LOWER_IS_BETTER = frozenset({"loss", "rmse", "mae", "mse", "perplexity"})
 """Metrics of which less is better."""
@@ -222,7 +223,7 @@ def _aligned(e: Event) -> str:
     """What the parties have in common; in figures that `awk` reads."""
     sizes: Mapping[str, Any] = e.get("parties") or {}
     told = [f"{slug(name)}={n}" for name, n in sizes.items()]
-    told += _pairs({k: e.get(k) for k in ("common", "train", "test")})
+    told += _pairs({"common": e.get("common")})
     moved = (e.get("bytes_up") or 0) + (e.get("bytes_down") or 0)
     told += [f"moved {size(moved).replace(' ', '')}"] if moved else []
     told += [seconds(e["seconds"], 2).replace(" ", "")] if finite(e.get("seconds")) is not None else []

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from manyloom.data.federation import Client as Client
     from manyloom.data.federation import Federation as Federation
+    from manyloom.data.parties import Holding as Holding
+    from manyloom.data.parties import Parties as Parties
+    from manyloom.data.parties import Reader as Reader
     from manyloom.data.partition import Partition as Partition
     from manyloom.data.partition import dirichlet as dirichlet
     from manyloom.data.partition import iid as iid
@@ -31,12 +34,18 @@ if TYPE_CHECKING:
     from manyloom.data.sources.sklearn import breast_cancer as breast_cancer
     from manyloom.data.sources.sklearn import digits as digits
     from manyloom.data.sources.synthetic import synthetic as synthetic
+    from manyloom.data.sources.texts import jsonl as jsonl
+    from manyloom.data.sources.texts import text as text
+    from manyloom.data.sources.vertical import breast_cancer_parties as breast_cancer_parties
+    from manyloom.data.sources.vertical import csv_parties as csv_parties
+    from manyloom.data.sources.vertical import default_credit as default_credit
     from manyloom.data.store import Slab as Slab
     from manyloom.data.table import Table as Table
     from manyloom.data.table import TableSchema as TableSchema
 
 _PLACES = {
     "federation": ("Client", "Federation"),
+    "parties": ("Holding", "Parties", "Reader"),
     "partition": ("Partition", "dirichlet", "iid", "natural", "quantity", "shards"),
     "preprocess": ("Preprocess",),
     "sources.files": ("csv", "parquet"),
@@ -48,6 +57,8 @@ _PLACES = {
     "sources.shakespeare": ("shakespeare",),
     "sources.sklearn": ("breast_cancer", "digits"),
     "sources.synthetic": ("synthetic",),
+    "sources.texts": ("jsonl", "text"),
+    "sources.vertical": ("breast_cancer_parties", "csv_parties", "default_credit"),
     "store": ("Slab",),
     "table": ("Table", "TableSchema"),
 }

@@ -18,6 +18,7 @@ from manyloom.data.partition import Partition, Split, natural, split
 from manyloom.data.sources.info import SourceInfo
 from manyloom.data.store import Listed, Numbered, Raw, Shared, Slab
 from manyloom.data.table import Table, Target
+from manyloom.data.texts import Corpus, Texts
 
 
 def unit(x: Tensor) -> Tensor:
@@ -38,7 +39,7 @@ def cast_of(x: Tensor) -> Callable[[Tensor], Tensor] | None:
 
 
 def federate(
-    data: tuple[Tensor, Tensor] | Table,
+    data: tuple[Tensor, Tensor] | Table | Corpus,
     info: SourceInfo,
     *,
     partition: Partition | None,
@@ -61,8 +62,8 @@ def federate(
     `groups` are the source's own clients: names, keys, and the number of each row's [n]. `keys` are the
     source's own arguments as in `[data]`. `own` is its test set. `empty` says why a client may have no row.
     """
-    y = data.y if isinstance(data, Table) else data[1].numpy()
-    target: Target = "number" if y.dtype.kind == "f" else "class"
+    y = data[1].numpy() if isinstance(data, tuple) else data.y
+    target: Target = "text" if isinstance(data, Corpus) else "number" if y.dtype.kind == "f" else "class"
     mode = ("own" if own is not None else 0.2) if test is None else test
     share = check_test(mode, own is not None)
     spec = partition or _default(info, groups is not None)
@@ -80,7 +81,7 @@ def federate(
     skipped = _empty(dealt, stable, spec, empty)
     ids = ids_of(stable, count)
     in_time = ordered and spec.scheme == "natural"  # rows that were shuffled among clients have no order left
-    strata = y[dealt.rows] if target == "class" and y.ndim == 1 else None
+    strata = y[dealt.rows] if target != "number" and y.ndim == 1 else None
     if in_time and groups:
         strata = groups[2][dealt.rows]
     parts = hold_out(dealt.rows, dealt.off, ids, share, seed, strata, in_time)
@@ -89,6 +90,8 @@ def federate(
         _finite_table(data, stable, dealt, standardise)
         store, shape, schema = Raw(data, train, held), None, data.schema
         classes, labels = len(data.schema.labels) or None, data.schema.labels
+    elif isinstance(data, Corpus):
+        store, shape, schema, classes = Texts(data, train, held), None, None, None
     else:
         x = data[0]
         store, shape, schema = Shared(x, data[1], train, held, cast_of(x)), tuple(x.shape[1:]), None
@@ -128,12 +131,13 @@ def federate(
 def _default(info: SourceInfo, has_clients: bool) -> Partition:
     if has_clients:
         return natural()
+    scheme = "iid" if info.task == "next token" else "dirichlet"  # texts have no label to deal by
     raise bad(
         "missing-key",
         f"{info.name} has no clients of its own: say how to deal its rows",
         got="no [partition]",
         rule="scheme is required where the source has no clients",
-        mend='[partition] scheme = "dirichlet", clients = 10; in Python: partition=dirichlet(clients=10)',
+        mend=f'[partition] scheme = "{scheme}", clients = 10; in Python: partition={scheme}(clients=10)',
     )
 
 

@@ -71,6 +71,7 @@ class Federation:
     tables: Mapping[str, Mapping[str, object]] | None = None
     moved: int = 0
     skipped: tuple[int, ...] = ()
+    told: Sequence[Mapping[str, Any]] = ()  # what reading texts as tokens came to, a client
     test_mode: TestMode = 0.2
     own: Slab | None = None
     origins: I64 | None = None  # of a pooled federation: the client that each test row came from
@@ -103,7 +104,7 @@ class Federation:
             names: of the clients; by default they are numbered.
             test: share of each client's rows held out, of each class alike.
             seed: of the held-out rows.
-            target: "class" or "number"; by default from y.
+            target: "class", "number" or "text" (y holds token labels, -100 where there is none); by default from y.
             classes: by default the largest label and one more.
             labels: names of the classes.
 
@@ -171,7 +172,7 @@ class Federation:
         return len(self.sizes)
 
     def __repr__(self) -> str:
-        what = f"{self.classes} classes" if self.target == "class" else "a number"
+        what = {"number": "a number", "text": "the next token"}.get(self.target, f"{self.classes} classes")
         one, many = self.client_word
         return (
             f"Federation({self.info.name}, {len(self)} {one if len(self) == 1 else many}, "
@@ -268,7 +269,7 @@ class Federation:
         )
 
     def label_counts(self, clients: Sequence[int] | npt.NDArray[Any] | None = None, part: Part = "train") -> I64:
-        """Rows of each class, [k, C]; [k, 0] where a number is predicted."""
+        """Rows of each class, [k, C]; [k, 0] where a number or text is predicted."""
         index = np.arange(len(self)) if clients is None else np.asarray(clients, np.int64)
         classes = self.classes or 0 if self.target == "class" else 0
         counts = np.zeros((len(index), classes), np.int64)

@@ -38,7 +38,7 @@ def of_tensors(
     xs, ys = as_tensor(x), as_tensor(y)
     check_test(test, False)
     kind: Target = target or ("number" if ys.is_floating_point() else "class")
-    ys = ys.long() if kind == "class" else ys.float()
+    ys = ys.float() if kind == "number" else ys.long()
     rows, off, moved = _dealt(parts, ys, seed)
     if len(rows) and not (0 <= rows.min() and rows.max() < len(ys)) or len(xs) != len(ys):
         raise bad(
@@ -60,7 +60,7 @@ def of_tensors(
                 wrong, xs.flatten(1).sum(1).numpy() if xs.dim() > 1 else xs.numpy(), "rows", stable, rows, off
             )
     store = Shared(xs, ys, Listed(cut.train, cut.train_off), Listed(cut.test, cut.test_off), cast_of(xs))
-    known = None if kind == "number" else classes or int(ys.max()) + 1 if len(ys) else classes
+    known = classes or int(ys.max()) + 1 if kind == "class" and len(ys) else classes if kind == "class" else None
     if known is not None:
         check_range(ys[from_numpy(rows)], off, stable, known)
     return Federation(
@@ -104,7 +104,7 @@ def _own(own: tuple[Tensor, Tensor], x: Tensor, y: Tensor, kind: Target) -> Slab
             rule=f"rows of x {list(x.shape[1:])}, of y {list(y.shape[1:])}",
         )
     n = len(own[1])
-    ys = own[1].long() if kind == "class" else own[1].float()
+    ys = own[1].float() if kind == "number" else own[1].long()
     return Slab(own[0], ys, np.arange(n), np.array([0, n], np.int64), cast_of(own[0]))
 
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 F64 = npt.NDArray[np.float64]
 I64 = npt.NDArray[np.int64]
-Target = Literal["class", "number"]
+Target = Literal["class", "number", "text"]  # text: the next token, at the places that a row's labels name
 MISSING = ("", "?", "NA", "NaN")
 
 

@@ -97,7 +97,7 @@ def build(
         down = algorithm.server.down(algorithm.server.init(theta[index]))
         if algorithm.before is not None:
             features = program.forward(theta, x, aside=True)[1].shape[1]
-            down |= {n: theta.new_zeros(length) for n, length in algorithm.before.lengths(features).items()}
+            down |= {n: theta.new_zeros(length) for n, length in algorithm.before.down(features).items()}
         rows = {n: t[None] for n, t in strangers.items()}
         one = theta.new_ones(1, 1)
         seen = Seen(1, rounds, one, one, one, _measured(algorithm, theta))

@@ -12,7 +12,7 @@ from manyloom.work.coral import moments as of_rows
 
 
 def moments(engine: Engine, slab: Slab, theta: Tensor, running: Tensor | None = None) -> Slots:
-    """`mu` [D] and `cov` [D (D + 1) / 2] of what enters the last layer, over all rows of a slab."""
+    """`mu` [D], `cov` [D (D + 1) / 2] of what enters the last layer, over all rows of a slab, and `rows` [1]."""
     program, found = engine.machine.program, list[Tensor]()
     with quiet(engine.threads, False, engine.loop.device), torch.no_grad():
         program.train(False)
@@ -22,4 +22,4 @@ def moments(engine: Engine, slab: Slab, theta: Tensor, running: Tensor | None = 
         for rows in torch.from_numpy(slab.rows).split(engine.loop.judged):
             found.append(program.forward(theta, engine.loop.cast(slab, slab.x[rows]))[1].double().cpu())
     mu, cov = of_rows(torch.cat(found))
-    return {"mu": mu.float(), "cov": cov.float()}
+    return {"mu": mu.float(), "cov": cov.float(), "rows": torch.tensor([float(len(slab.rows))])}

@@ -199,6 +199,10 @@ def task_of(table: Mapping[str, object], shape: tuple[str, int | None], places: 
     common = TABLES["model"].common()
     own = {k: v for k, v in table.items() if k not in common and k != "name"}
     model = _model(str(table["name"]), own, places or Places(Path.cwd()))
+    if target == "text":
+        raise bad("model-input", "only a language model reads texts", got=f"name = {show(table['name'])} in [model]",
+                  rule="the sources jsonl and text give conversations and documents, no numbers",
+                  mend='name = "causal-lm" in [model]')  # fmt: skip
     if target == "number" and table.get("classes") is not None:
         raise bad("contradiction", "classes is for a target that is a class",
                   got=f"classes = {table['classes']} in [model]", rule="here a number is predicted",
@@ -290,5 +294,6 @@ def first(given: Given, places: Places) -> Iterator[tuple[str, Callable[[], obje
     yield "algorithm", lambda: algorithm_of(given, places)
     yield "attack", lambda: attack_of(given, places)
     yield "partition", lambda: partition_of(given, places)
-    yield "model", lambda: task_of(neutral, ("number", None), places)
+    if model.get("name") != "causal-lm":  # which is loaded once, with the data
+        yield "model", lambda: task_of(neutral, ("number", None), places)
     yield "data", lambda: _factory("data", str(given["data"]["source"]), places)

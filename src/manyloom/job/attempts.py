@@ -14,7 +14,7 @@ from manyloom.algorithms import round as rounds
 from manyloom.algorithms import sample, turns
 from manyloom.algorithms.buffered import reached
 from manyloom.algorithms.coral import beforehand
-from manyloom.core.exchange import Ids, Lost, Runtime, play
+from manyloom.core.exchange import Ids, Runtime, play
 from manyloom.job import events as ev
 from manyloom.job.job import Job
 from manyloom.job.prepare import Prepared
@@ -34,8 +34,8 @@ def one(
     spend: Spend | None,
     record: dict[str, Any],
 ) -> Generator[ev.Event, None, Outcome]:
-    """One round; of parts that are trained in turn, the one whose turn it is; or after one client was asked."""
-    if job.algorithm.before is not None:
+    """One round; of parts that are trained in turn, the one whose turn it is; or after all were asked for more."""
+    if job.algorithm.before is not None and not job.algorithm.before.idle:
         return (yield from _beside(job, runtime, state, number, run, record))
     if not ready.turns:
         return (yield from _round(job, runtime, state, number, run, spend, record))
@@ -50,30 +50,35 @@ def one(
 def _beside(
     job: Job, runtime: Runtime, state: State, number: int, run: str, record: dict[str, Any]
 ) -> Generator[ev.Event, None, Outcome]:
-    """A round before which one client is asked: what it sends goes down beside the model."""
-    assert job.algorithm.before is not None and job.apart is not None
-    yield ev.Phase(number, job.algorithm.before.verb)
+    """A round before which all clients are asked: what they send goes down beside the model."""
+    before = job.algorithm.before
+    assert before is not None and job.apart is not None
+    yield ev.Phase(number, before.verb)
     mark = time.perf_counter()
     body = rounds.begins(job.algorithm, state.server, job.draws.hub(number))
-    asked = beforehand(job.algorithm.before, job.apart, body, number, 0, job.deadline_s)
-    found, up, down = play(asked, runtime.ask)
-    took = time.perf_counter() - mark
-    if isinstance(found, Lost):
+    asked = beforehand(before, job.eligible, job.apart, body, number, job.deadline_s)
+    found = play(asked, runtime.ask)
+    phases = {before.verb: time.perf_counter() - mark}
+    for lost in found.lost:
+        yield ev.ClientLost(
+            number, lost.client, job.federation.names[lost.client], lost.reason, lost.text, lost.traceback
+        )
+    if not found.down:
         name = job.federation.names[job.apart]
-        yield ev.ClientLost(number, job.apart, name, found.reason, found.text, found.traceback)
-        nobody, why = _nobody(state, float(record.get("clock", 0.0))), f"{name} is lost: {found.text}"
+        gone = [x for x in found.lost if x.client == job.apart]
+        why = f"{name} is lost: {gone[0].text}" if gone else f"all but {name} are lost"
         yield ev.RoundFailed(number, 0, why)
-        lost = nobody._replace(lost=[found])
-        problem = None if job.failed_round == "skip" else below_quorum(job, number, lost, 1, run, why)
-        return Outcome(nobody, 0, {job.algorithm.before.verb: took}, up, down, problem)
-    own = replace(state, server={**state.server, **found})
+        nobody = _nobody(state, float(record.get("clock", 0.0)))._replace(lost=found.lost)
+        problem = None if job.failed_round == "skip" else below_quorum(job, number, nobody, 2, run, why)
+        return Outcome(nobody, 0, phases, found.sent_up, found.sent_down, problem)
+    own = replace(state, server={**state.server, **found.down})
     out = yield from _round(job, runtime, own, number, run, None, record)
-    server = {n: t for n, t in out.trained.server.items() if n not in found}
+    server = {n: t for n, t in out.trained.server.items() if n not in found.down}
     return out._replace(
         trained=out.trained._replace(server=server),
-        sent_up=out.sent_up + up,
-        sent_down=out.sent_down + down,
-        phases={job.algorithm.before.verb: took, **out.phases},
+        sent_up=out.sent_up + found.sent_up,
+        sent_down=out.sent_down + found.sent_down,
+        phases={**phases, **out.phases},
     )
 
 

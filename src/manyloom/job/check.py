@@ -141,7 +141,7 @@ def _rule(job: Job) -> list[Problem]:
     """A rule against the least that a round may get, and what its mean can't do."""
     rule = job.algorithm.aggregate
     found: list[Problem] = []
-    if rule.needs == "each" and job.algorithm.weights == "samples":
+    if rule.needs == "each" and not rule.weighed and job.algorithm.weights == "samples":
         found.append(
             Problem(
                 "weights-beside-rule",

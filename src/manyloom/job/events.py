@@ -71,6 +71,7 @@ class Planned(Event):
     seconds_estimate: float | None
     privacy: Json | None = None
     secure: Json | None = None
+    threats: Mapping[str, Sequence[str]] | None = None  # step -> what label party, feature party, hub learn; on what
 
 
 @dataclass(frozen=True)

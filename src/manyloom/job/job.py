@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
@@ -25,6 +22,7 @@ from manyloom.core.validate import Above, AtLeast, IntOrShare, share_of
 from manyloom.data.federation import Federation
 from manyloom.data.held import hold_back, with_file
 from manyloom.data.names import client_index
+from manyloom.job.record import digest, filled, plain, watched
 from manyloom.job.protection import Protection, protection_of
 from manyloom.job.settings import Execution, Simulate, Validation
 from manyloom.privacy.settings import Privacy
@@ -168,11 +166,12 @@ class Job:
     def eligible(self) -> Ids:
         """The clients that train: found once, since a population may be a million."""
         found = np.flatnonzero(self.federation.sizes > 0).astype(np.int64)
-        return found if self.apart is None else found[found != self.apart]
+        idle = self.algorithm.before is not None and self.algorithm.before.idle
+        return found[found != self.apart] if idle else found
 
     @cached_property
     def apart(self) -> int | None:
-        """The client that is asked before each round and does not train; None: there is none, or it isn't found."""
+        """The client whose labels are not used; None: there is none, or it isn't found."""
         before = self.algorithm.before
         return client_index(self.federation, before.client) if before else None
 
@@ -219,7 +218,7 @@ class Job:
     @property
     def watched(self) -> str:
         """`watch`, or the first of auc, accuracy, rmse that is measured, or the loss."""
-        return self.watch or next((m for m in ("auc", "accuracy", "rmse") if m in self.metrics), "loss")
+        return self.watch or watched(self.metrics)
 
     # ---- as data
 
@@ -253,10 +252,9 @@ class Job:
         out["simulate"] = self.simulate._asdict() if self.simulate != Simulate() else {}
         out["runtime"] = self.execution._asdict()
         out["card"] = dict(self.card)
-        filled = {t: {k: _plain(v) for k, v in table.items() if v is not None} for t, table in out.items()}
         from manyloom.job.tables import canonical
 
-        return canonical({t: v for t, v in filled.items() if v})
+        return canonical(filled(out))
 
     @property
     def digest(self) -> str:
@@ -267,8 +265,8 @@ class Job:
         try:
             return digest(self.tables)
         except BadInput:
-            told = {"job": {k: _plain(getattr(self, k)) for k in SETTINGS if getattr(self, k) is not None}}
-            told |= {k: {n: _plain(x) for n, x in v.items()} for k, v in self.algorithm.tables.items()}
+            told = {"job": {k: plain(getattr(self, k)) for k in SETTINGS if getattr(self, k) is not None}}
+            told |= {k: {n: plain(x) for n, x in v.items()} for k, v in self.algorithm.tables.items()}
             told |= {k: p._asdict() for k, p in (("privacy", self.privacy), ("secure", self.secure)) if p is not None}
             return "~" + digest(told)[1:]
 
@@ -309,25 +307,8 @@ class Job:
 SETTINGS = tuple(k for k in keys(Job) if k not in Job.PARTS)
 
 
-def digest(tables: Mapping[str, Mapping[str, object]]) -> str:
-    """SHA-256 over the canonical JSON of the tables that decide the result."""
-    kept = {
-        t: {k: v for k, v in table.items() if k != "data_dir"}
-        for t, table in tables.items()
-        if t not in ("runtime", "card")
-    }
-    text = json.dumps(kept, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.sha256(b"mljob1|" + unicodedata.normalize("NFC", text).encode()).hexdigest()
-
-
 def shape_of(federation: Federation) -> Shape:
     """What a model must fit, once the federation is prepared."""
     if federation.features is None:
         raise RuntimeError("the federation is not prepared: its statistics come first")
     return Shape(tuple(federation.features), federation.classes if federation.target == "class" else None)
-
-
-def _plain(value: object) -> object:
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in cast("Sequence[object]", value)]
-    return cast(Any, value).item() if isinstance(value, np.generic) else value

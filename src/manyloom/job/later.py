@@ -15,21 +15,19 @@ TABLES: Mapping[str, str] = {
     "parties": "clients then differ in rows, not in columns",
     "align": "clients then differ in rows, not in columns",
     "cut": "clients then differ in rows, not in columns",
-    "lora": "all parameters are then trained",
 }
 # table -> key -> the value that means what this version does anyway (None: there is none)
 KEYS: Mapping[str, Mapping[str, object]] = {
     "job": {"kind": "horizontal"},
-    "data": {"ids": None, "id_types": None, "format": None},
-    "model": {"base": None, "dtype": None, "bottom": None, "cut": None, "top": None},
-    "algorithm": {"eta": None, "target_client": None},
+    "data": {"ids": None, "id_types": None},
+    "model": {"bottom": None, "cut": None, "top": None},
     "runtime": {"workers": None, "policies": None},
 }  # fmt: skip
 # table, key -> values
 VALUES: Mapping[tuple[str, str], Sequence[str]] = {
-    ("data", "source"): ("jsonl", "text", "default-credit"),
-    ("model", "name"): ("causal-lm", "split-mlp"),
-    ("algorithm", "name"): ("split-learning", "distil", "coral"),
+    ("data", "source"): ("default-credit",),
+    ("model", "name"): ("split-mlp",),
+    ("algorithm", "name"): ("split-learning", "distil"),
     ("runtime", "name"): ("ray", "flower"),
     ("runtime", "provider"): ("chain", "graph"),
 }  # fmt: skip

@@ -16,7 +16,7 @@ from manyloom.job.job import Job
 from manyloom.job.prepare import Prepared
 from manyloom.job.spend import account_of, promised, spending
 from manyloom.job.state import State
-from manyloom.job.tell import SHOWN, cohort_summary, run_started
+from manyloom.job.tell import SHOWN, adapters_told, cohort_summary, run_started, spoken
 from manyloom.job.watch import judge, taken, verdict
 from manyloom.privacy.account import Account
 
@@ -79,6 +79,8 @@ def _rounds(
             yield ev.Statistics(len(ready.preprocess.columns), ready.sent_up, ready.sent_down, ready.seconds)
             for text in ready.preprocess.notes:
                 yield ev.Note("warning", "column-empty", text)
+        yield from adapters_told(job, ready)
+        yield from spoken(job, ready, state)
         for i in job.federation.skipped:
             yield ev.ClientSkipped(i, job.federation.names[i], "no training row")
         if job.eval_every == 1:
@@ -122,6 +124,8 @@ def _rounds(
             state = replace(state, round=number)
         else:
             state = replace(state, round=number, server=trained.server, rule=trained.rule)
+            if trained.agg_error is not None:
+                record["agg_error"] = float(trained.agg_error[0])
             if ready.turns and trained.enough:
                 record["turn"] += 1
         state = state if out.open is None else replace(state, open=out.open)
@@ -160,4 +164,6 @@ def _rounds(
             record["clock"] - opens if "clock" in record else None,
             state,
         )
+    if status == "done":
+        yield from spoken(job, ready, state)
     yield ev.RunDone(status, reason, dict(record["final"]), privacy=promised(job, account), state=state)

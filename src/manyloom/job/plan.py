@@ -187,7 +187,7 @@ def _message(job: Job, ready: Prepared, turn: int | None) -> tuple[int, int]:
     server = algorithm.server.init(ready.theta) | ready.buffers
     layout = ready.layout
     if algorithm.before is not None:
-        lengths = algorithm.before.lengths(int(str(ready.execution["features"])))
+        lengths = algorithm.before.down(int(str(ready.execution["features"])))
         server |= {n: ready.theta.new_empty(k) for n, k in lengths.items()}
     if turn is not None:
         server, layout = part_of(server, {}, ready.turns, turn)[0], ready.turns[turn].layout
@@ -204,13 +204,14 @@ def _message(job: Job, ready: Prepared, turn: int | None) -> tuple[int, int]:
 
 
 def beside_bytes(job: Job, ready: Prepared) -> tuple[int, int]:
-    """Bytes up and down of the client that is asked before a round."""
+    """Bytes up and down, of all clients, of what is asked before a round."""
     before = job.algorithm.before
-    if before is None:
+    if before is None or before.idle:
         return 0, 0
     sent = before.lengths(int(str(ready.execution["features"])))
     server = job.algorithm.server.init(ready.theta) | ready.buffers
-    return 4 * sum(sent.values()), size_bytes(begins(job.algorithm, server, job.draws.hub(1)))
+    n = len(job.eligible)
+    return 4 * n * (sum(sent.values()) + 1), n * size_bytes(begins(job.algorithm, server, job.draws.hub(1)))
 
 
 def channel_bytes(job: Job, ready: Prepared) -> tuple[int, int]:

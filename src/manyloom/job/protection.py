@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from manyloom.algorithms.guarded import Guard
 from manyloom.core.errors import bad
+from manyloom.data.store import Shared
 from manyloom.privacy import accountants, adaptive, calibration, mechanisms
 from manyloom.privacy.accountants import Accountant, Adjacency, Sampling
 from manyloom.privacy.ledger import Claim, Entry
@@ -234,11 +235,11 @@ def _secure(job: Job, n_min: int, n_max: int) -> Secure:
                   mend="leave neighbours and threshold out: they are computed")  # fmt: skip
     cap = s.weight_cap
     if job.privacy is None and job.algorithm.weights == "samples":
-        if cap is None and job.task.size is not None:
+        cap = cap if cap is not None else _largest(job)
+        if cap is None:
             raise bad("weight-cap-missing", "how much a client can weigh is not known", got="rows that count by a size",
                       rule="a weight travels inside the sum as a share of the largest: beyond it all weigh alike",
                       mend="set weight_cap in [secure] to the most that one client's rows count")  # fmt: skip
-        cap = cap if cap is not None else int(job.federation.sizes.max(initial=1))
     scale = s.scale
     if scale is None and job.privacy is None:  # under a claim it follows from the number of parameters
         room = [2**b for b in range(8, 19) if n_max * (math.ceil(s.range * 2**b) + 1) < LIMIT]
@@ -247,6 +248,17 @@ def _secure(job: Job, n_min: int, n_max: int) -> Secure:
                       rule="clients x range x scale stays below 2^31", mend="lower range")  # fmt: skip
         scale = room[-1]
     return s._replace(neighbours=k, threshold=t, kappa=s.bits, weight_cap=cap, scale=scale)
+
+
+def _largest(job: Job) -> int | None:
+    """The most that one client's rows count; None where rows count by a size and do not lie in memory."""
+    fed, size = job.federation, job.task.size
+    if size is None:
+        return int(fed.sizes.max(initial=1))
+    if not isinstance(fed.store, Shared):
+        return None
+    each = (size(fed.slab([i]).gather()[1]).sum() for i in job.eligible.tolist())
+    return int(max(each, default=1))
 
 
 def _decimal(x: float) -> str:

@@ -20,6 +20,8 @@ from manyloom.core.validate import AtLeast
 from manyloom.data.partition import SCHEMES
 from manyloom.data.sources.registry import source, sources
 from manyloom.job.job import Execution, Job, Simulate, Validation
+from manyloom.llm.adapters import Lora
+from manyloom.llm.model import language_model
 from manyloom.models import MODELS
 from manyloom.privacy.settings import Privacy
 from manyloom.secure.settings import Secure
@@ -111,8 +113,12 @@ def _link(factory: Factory) -> dict[str, Key]:
 
 
 def _task() -> dict[str, Key]:
-    code = ("module", "size", "serial", "needs_shape", "name", "table")
+    code = ("module", "size", "serial", "own", "needs_shape", "name", "table")
     return options(Outputs) | {k: v for k, v in keys(Task).items() if k not in code}
+
+
+def _model(name: str) -> Factory:
+    return language_model if name == "causal-lm" else MODELS[name]
 
 
 def _job() -> dict[str, Key]:
@@ -127,7 +133,7 @@ TABLES: Mapping[str, Table] = {t.name: t for t in (
           meaning="where the rows come from; or module:function, which gives a Federation."),
     Table("partition", "scheme", "partition scheme", tuple(SCHEMES), SCHEMES.__getitem__,
           meaning="how rows are dealt to clients."),
-    Table("model", "name", "model", tuple(MODELS), MODELS.__getitem__, common=_task,
+    Table("model", "name", "model", (*MODELS, "causal-lm"), _model, common=_task, parts=frozenset({"lora"}),
           meaning="what is trained; or module:function, which is called with (features, classes, further keys)."),
     Table("algorithm", "name", "algorithm", tuple(RECIPES), RECIPES.__getitem__, "All names: manyloom algorithms",
           "fedavg", parts=frozenset({"server"}),
@@ -136,6 +142,7 @@ TABLES: Mapping[str, Table] = {t.name: t for t in (
           meaning="what the server does with the mean."),
     Table("uplink", common=lambda: _link(uplink), switch=True),
     Table("downlink", common=lambda: _link(downlink), switch=True),
+    Table("lora", common=lambda: keys(Lora), switch=True),
     Table("aggregate", "rule", "rule", tuple(RULES), RULES.__getitem__, default="mean",
           meaning="how a cohort's updates become one."),
     Table("validation", common=lambda: keys(Validation), switch=True),

@@ -17,7 +17,8 @@ from manyloom.core.slots import Slots
 from manyloom.core.tensors import floats, ints
 from manyloom.job import events as ev
 from manyloom.job.job import Job
-from manyloom.job.prepare import Prepared
+from manyloom.job.prepare import Prepared, module_of
+from manyloom.job.state import State
 
 SHOWN = 256  # cohorts up to this size get an event a client
 NAMED = 1000  # federations up to this size are told client by client
@@ -191,3 +192,26 @@ def adapters_combined(job: Job, number: int, trained: Round) -> Iterator[ev.Comb
     if trained.agg_error is not None:
         found = tuple(floats(trained.agg_error))
     yield ev.Combined(number, str(rule), found[0], found[1], exact, covered=exact)
+
+
+def adapters_told(job: Job, ready: Prepared) -> Iterator[ev.Event]:
+    """What is trained of a language model, and what each client's texts came to; sizes stay private under a claim."""
+    if job.task.own is None:
+        return
+    about: dict[str, Any] = dict(job.task.own.about)
+    for text in about.pop("notes", ()):
+        yield ev.Note("info", "base-changed", text)
+    yield ev.Adapter(d=ready.layout.d, **about)
+    if job.alone and len(job.federation) <= NAMED:
+        for found in job.federation.told:
+            yield ev.Tokens(**dict(found))
+
+
+def spoken(job: Job, ready: Prepared, state: State) -> Iterator[ev.Sample]:
+    """What a language model says to the job's prompts; nothing for other models, or without prompts."""
+    if job.task.own is None or not job.task.own.prompts:
+        return
+    theta = job.algorithm.server.model(state.server)
+    module = module_of(job.task, ready.shape, job.seed, state.server, theta, job.algorithm.local)
+    for prompt, text in job.task.own.say(module):
+        yield ev.Sample(state.round, prompt, text)

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, TypeVar, cast
 from manyloom.core.errors import BadInput, Problem, bad
 from manyloom.core.validate import nearest
 from manyloom.job import assemble
+from manyloom.job.adapters import followed, is_language, model_of, parts_of
 from manyloom.job.job import Job
 from manyloom.job.judge import problems
 from manyloom.job.tables import TABLES, Given
@@ -75,12 +76,16 @@ def read(
                 attempt(make, found, source, table)
     if found:
         raise BadInput(*sorted(dict.fromkeys(found), key=_line))
-    given = cast(Given, source.given)
+    given = followed(cast(Given, source.given))
     seed = cast(int, given["job"].get("seed", 0))
 
     def build() -> Job:
         algorithm = assemble.algorithm_of(given, places)
         fed = assemble.classes_of(assemble.federation_of(given, seed, data_dir, places), given)
+        if is_language(given):
+            made = parts_of(given, model_of(given, places), fed, algorithm, seed)
+            return assemble.job_of(given, made.algorithm, made.federation, name=file.stem, base=str(root),
+                                   task=made.task, places=places)  # fmt: skip
         task = assemble.task_of(given["model"], (fed.target, fed.classes), places)
         return assemble.job_of(given, algorithm, fed, name=file.stem, base=str(root), task=task, places=places)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -18,6 +18,17 @@ from manyloom.job.job import Job
 from manyloom.job.prepare import Prepared
 from manyloom.job.tell import evaluated
 from manyloom.secure.channel import over
+
+
+class Watching(Protocol):
+    """What a job of any kind says of how it is watched."""
+
+    @property
+    def watched(self) -> str: ...
+    @property
+    def stop_at(self) -> float | None: ...
+    @property
+    def patience(self) -> int | None: ...
 
 
 def taken(
@@ -79,10 +90,11 @@ def judge(
             yield ev.Note("warning", "no-metrics", f"round {number} has no metrics: {told}")
         if split == "test" or fed.test_mode == "own":
             record["final"] = {k: float(v) for k, v in found.metrics.items()}
-    _keep_best(job, number, record)
+    keep_best(job, number, record)
 
 
-def _keep_best(job: Job, number: int, record: dict[str, Any]) -> None:
+def keep_best(job: Watching, number: int, record: dict[str, Any]) -> None:
+    """Remember the best evaluation so far: "best", "best_round", "since_best"."""
     value = record["final"].get(job.watched)
     if value is None or number == 0:
         return
@@ -95,7 +107,7 @@ def _keep_best(job: Job, number: int, record: dict[str, Any]) -> None:
         record["since_best"] += 1
 
 
-def verdict(job: Job, record: dict[str, Any]) -> tuple[str, str | None]:
+def verdict(job: Watching, record: dict[str, Any]) -> tuple[str, str | None]:
     """Whether the last evaluation ends the run."""
     value = record["final"].get(job.watched)
     if job.stop_at is not None and value is not None:

@@ -34,6 +34,7 @@ from manyloom.runtime.fold import Messages, add_weighted, folded
 from manyloom.runtime.memory import Memory
 from manyloom.runtime.sites import Sites, protect, rounding
 from manyloom.runtime.timing import Again
+from manyloom.runtime.unlabelled import Unlabelled
 from manyloom.secure import wire
 from manyloom.secure.channel import PARAMS, SUM
 from manyloom.secure.params import Params
@@ -168,18 +169,22 @@ class Clients:
         return [Reply(ask.to, {"histogram": total[None]}, ask.number, 0.0, 12 * filled)]
 
     def moments(self, ask: Ask) -> list[Reply | Lost]:
-        """Mean and covariance of one client's features, for those who align theirs with them."""
-        began, client = time.perf_counter(), int(ask.to[0])
+        """Mean and covariance of each client's features, for those who align theirs with them."""
         down = arrived(self.job.algorithm, ask.body, self.job.draws.hub(ask.round))
-        slab = self.federation.slab(ask.to)
-        try:
-            found = moments(self.ready(), slab, down["theta"], down.get("buffers"))
-        except Exception as error:
-            text = f"{type(error).__name__}: {error}"
-            return [Lost(client, "error", text, traceback.format_exc(), ask.number)]
-        body = {n: t[None] for n, t in found.items()}
-        _, held = leave(ask.to, body, {n: Slot(tuple(t.shape)) for n, t in found.items()})
-        return [*held] or [Reply(ask.to, found, ask.number, time.perf_counter() - began, size_bytes(found))]
+        found: list[Reply | Lost] = []
+        for client in ask.to.tolist():
+            began, who = time.perf_counter(), np.array([client], np.int64)
+            try:
+                told = moments(self.ready(), self.federation.slab(who), down["theta"], down.get("buffers"))
+            except Exception as error:
+                text = f"{type(error).__name__}: {error}"
+                found.append(Lost(client, "error", text, traceback.format_exc(), ask.number))
+                continue
+            body = {n: t[None] for n, t in told.items()}
+            _, held = leave(who, body, {n: Slot(tuple(t.shape)) for n, t in told.items()})
+            took = time.perf_counter() - began
+            found += held or [Reply(who, body, ask.number, took, size_bytes(body))]
+        return found
 
     def handled(self, ask: Ask) -> list[Reply | Lost]:
         """A verb that a handler answers, client by client."""
@@ -233,6 +238,8 @@ class Clients:
         """What the engine trains; under attack, what is sent in its place."""
         job, attack, round = self.job, self.job.attack, ask.round
         rows: Rows = self.federation if attack is None else Mislabelled(self.federation, attack, self.liars)
+        if job.apart is not None:
+            rows = Unlabelled(rows, job.apart)
         if job.algorithm.buffered is not None and ask.attempt:
             rows = Again(rows, ask.attempt)
         groups = engine.train(rows, clients, down, self.memory.recall, round, most)

@@ -29,6 +29,7 @@ from manyloom.job import checkpoint
 from manyloom.job.assemble import Places, task_of
 from manyloom.job.job import Job
 from manyloom.job.prepare import module_of
+from manyloom.job.promise import planned
 from manyloom.job.state import State
 from manyloom.track.folder import dumps, read_json, write_atomic
 from manyloom.track.predictions import Predictions, outputs, tell
@@ -44,12 +45,40 @@ def save_model(folder: Path, job: Job, state: State, preprocess: Preprocess | No
     shape = shape_with(job, preprocess)
     theta = job.algorithm.server.model(state.server)
     module = module_of(job.task, shape, job.seed, state.server, theta, job.algorithm.local)
+    if job.task.own is not None:
+        digest = job.task.own.save(folder / "adapter", module, _facts(job, state))
+        told = {"v": FORMAT, "run": folder.name, "adapter": "adapter", "sha256": digest, "job_digest": job.digest,
+                "model": dict(job.task.table or {}), "parameters": theta.numel(), "job_base": job.base}  # fmt: skip
+        write_atomic(folder / "model.json", dumps(told) + "\n", run=folder.name)
+        return digest
     data = to_bytes(tensors_of(module))
     digest = hashlib.sha256(data).hexdigest()
     write_atomic(folder / "model.safetensors", data, run=folder.name)
     text = dumps(description(job, shape, preprocess, digest, module, run=folder.name))
     write_atomic(folder / "model.json", text + "\n", run=folder.name)
     return digest
+
+
+def _facts(job: Job, state: State) -> dict[str, object]:
+    """What the card of an adapter says of its run."""
+    fed = job.federation
+    return {
+        "data": f"{fed.info.title} ({fed.info.name})",
+        "clients": len(fed),
+        "rounds": state.round,
+        "error": state.record.get("agg_error"),
+        "figures": dict(state.record.get("final") or {}),
+        "licence": job.card.get("licence", ""),
+        "guarantee": _promised(job),
+    }
+
+
+def _promised(job: Job) -> str:
+    """What the job promises, in a sentence; nothing without a claim."""
+    if job.privacy is None or job.protection is None:
+        return ""
+    g = planned(job, job.protection)
+    return f"epsilon {g['epsilon']:.2f} at delta {g['delta']:.1e} for one {g['unit']}, planned for {job.rounds} rounds"
 
 
 def shape_with(job: Job, preprocess: Preprocess | None) -> Shape:

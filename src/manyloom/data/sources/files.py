@@ -23,7 +23,12 @@ from manyloom.data.sources.shape import Choice, shape
 from manyloom.data.table import MISSING
 
 Columns = Sequence[str]
-SUFFIXES = {"csv": (".csv", ".csv.gz", ".tsv", ".txt"), "parquet": (".parquet", ".pq")}
+SUFFIXES = {
+    "csv": (".csv", ".csv.gz", ".tsv", ".txt"),
+    "parquet": (".parquet", ".pq"),
+    "jsonl": (".jsonl", ".jsonl.gz", ".json", ".json.gz"),
+    "text": (".txt", ".txt.gz"),
+}
 
 
 @checked
@@ -156,6 +161,12 @@ def expand(path: str, kind: str) -> list[Path]:
     return found
 
 
+def stems(paths: Sequence[Path]) -> list[str]:
+    """Names of files as clients: up to the first dot, or whole where two would be alike."""
+    short = [p.name.split(".")[0] for p in paths]
+    return short if len(set(short)) == len(short) else [p.name for p in paths]
+
+
 def _federate(
     info: SourceInfo,
     paths: Sequence[Path],
@@ -170,10 +181,7 @@ def _federate(
     seed: int,
 ) -> Federation:
     file = paths[0].name if len(paths) == 1 else f"{len(paths)} files of {paths[0].parent.name}"
-    stems = [p.name.split(".")[0] for p in paths]
-    if len(set(stems)) < len(stems):
-        stems = [p.name for p in paths]
-    origin = (stems, np.repeat(np.arange(len(paths)), sizes)) if len(paths) > 1 else None
+    origin = (stems(paths), np.repeat(np.arange(len(paths)), sizes)) if len(paths) > 1 else None
     table, groups = shape(Frame(file, columns), chosen, origin)
     words = None if vocabulary == "federated" else _vocabulary(vocabulary, table.schema.categories)
     given = {

@@ -36,3 +36,4 @@ class SourceInfo:
     folder: str | None = None  # under the data directory
     files: tuple[File, ...] = ()
     writers: File | None = None  # one more, needed where its natural clients are
+    kinds: tuple[str, ...] = ("horizontal",)  # of jobs: clients that differ in rows, parties that differ in columns

@@ -14,6 +14,7 @@ from manyloom.data.sources.info import File, SourceInfo
 
 if TYPE_CHECKING:
     from manyloom.data.federation import Federation
+    from manyloom.data.parties import Parties
 
 HEART_DISEASE = SourceInfo(
     "heart-disease",
@@ -45,6 +46,7 @@ BREAST_CANCER = SourceInfo(
     task="2 classes",
     where="scikit-learn",
     standardise=True,
+    kinds=("horizontal", "vertical"),
 )
 SYNTHETIC = SourceInfo("synthetic", "Made when asked", task="10 classes", natural="any number", where="made")
 MNIST = SourceInfo(
@@ -136,6 +138,7 @@ CSV = SourceInfo(
     task="by label",
     where="your files",
     standardise=True,
+    kinds=("horizontal", "vertical"),
 )
 PARQUET = SourceInfo(
     "parquet",
@@ -152,6 +155,45 @@ HUGGINGFACE = SourceInfo(
     task="by label",
     where='extra "huggingface"',
 )
+DEFAULT_CREDIT = SourceInfo(
+    "default-credit",
+    "Default of credit card clients, cut by columns",
+    "CC BY 4.0; the cut: Apache-2.0 (FATE)",
+    "Yeh, UCI Machine Learning Repository, doi:10.24432/C55S3H; the cut: FATE, WeBank",
+    "Yeh and Lien 2009, Expert Systems with Applications",
+    natural="2 parties",
+    samples=30_000,
+    task="2 classes",
+    where="needs --data-dir",
+    folder="finance/fate_vertical",
+    files=(
+        File(
+            "default_credit_hetero_guest.csv.gz",
+            "a28496120c2a1d444ee392cb6ad39bd24ecbf7eddd589f75ee2ba6a257864d5e",
+            "4fd6be40766423cd4fd567f3ed4162f9ec512388a2eab2f265f46247c5ae90b0",
+        ),
+        File(
+            "default_credit_hetero_host.csv.gz",
+            "b15dd2391a193fb5fd58f65e18b4a632b2de6b299c5b4b9d8b2cfa68f8dc741c",
+            "36880a1b1e6a5b85bcb1e7d8b58cb2b024b45422ec29881c8df562e17c4bc6b7",
+        ),
+    ),
+    kinds=("vertical",),
+)
+JSONL = SourceInfo(
+    "jsonl",
+    "Your own conversations, JSON lines",
+    natural="by key or file",
+    task="next token",
+    where="your files",
+)
+TEXT = SourceInfo(
+    "text",
+    "Your own plain texts",
+    natural="by file",
+    task="next token",
+    where="your files",
+)
 
 INFOS: Mapping[str, SourceInfo] = MappingProxyType(
     {
@@ -167,6 +209,9 @@ INFOS: Mapping[str, SourceInfo] = MappingProxyType(
             CSV,
             PARQUET,
             HUGGINGFACE,
+            JSONL,
+            TEXT,
+            DEFAULT_CREDIT,
         )
     }
 )
@@ -181,25 +226,43 @@ _PLACES = {
     "csv": "files:csv",
     "parquet": "files:parquet",
     "huggingface": "huggingface:huggingface",
+    "jsonl": "texts:jsonl",
+    "text": "texts:text",
+}
+_PARTIES = {
+    "default-credit": "vertical:default_credit",
+    "breast-cancer": "vertical:breast_cancer_parties",
+    "csv": "vertical:csv_parties",
 }
 
 
-def sources() -> Mapping[str, SourceInfo]:
-    """The named sources and what they say of themselves; `source(name)` gives the function."""
-    return INFOS
+def sources(kind: str | None = None) -> Mapping[str, SourceInfo]:
+    """The named sources (of one kind of job, or all) and what they say of themselves; `source(name)` gives the function."""
+    return INFOS if kind is None else {n: i for n, i in INFOS.items() if kind in i.kinds}
 
 
-def source(name: str) -> Callable[..., Federation]:
+def source(name: str, kind: str | None = None) -> Callable[..., Federation]:
     """The function of a source: its name, or `module:function` (which returns a Federation)."""
-    if name in _PLACES:
-        module, function = _PLACES[name].split(":")
+    if found := _place(name, kind):
+        module, function = found.split(":")
         return cast("Callable[..., Federation]", getattr(import_module(f"manyloom.data.sources.{module}"), function))
     if ":" in name:
         return cast("Callable[..., Federation]", load(name, "source", "[data]"))
-    near = nearest(name, _PLACES)
+    near = nearest(name, sources(kind))
     raise bad(
         "unknown-name",
         f'there is no data source "{name}"',
         got=f'source = "{name}" in [data]',
         mend=(f'did you mean "{near}"? ' if near else "") + "All names: manyloom data",
     )
+
+
+def parties(name: str) -> Callable[..., Parties]:
+    """The function of a source whose parties differ in columns; `module:function` returns `Parties`."""
+    return cast("Callable[..., Parties]", source(name, "vertical"))
+
+
+def _place(name: str, kind: str | None) -> str | None:
+    """Where the function is; of a source of both kinds the horizontal one, unless the other is asked for."""
+    places = {"horizontal": _PLACES, "vertical": _PARTIES, None: _PARTIES | _PLACES}
+    return places[kind].get(name)

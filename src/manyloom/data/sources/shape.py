@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +38,15 @@ def shape(
     """
     _known(frame, choice)
     features = _features(frame, choice)
+    rows, y, target, labels = labelled(frame, choice)
+    raw = unlabelled(frame, features, choice)
+    schema = replace(raw.schema, label=choice.label, target=target, labels=labels)
+    table = Table(schema, raw.numbers[rows], raw.codes[rows], raw.values, y)
+    return table, _groups(frame, choice, files, rows)
+
+
+def labelled(frame: Frame, choice: Choice) -> tuple[I64, I64 | F64, Target, tuple[str, ...]]:
+    """The rows that have a label, their labels, what kind it is, and the names of classes."""
     label = frame.columns[choice.label]
     here = np.array([bool(t) for t in label.as_texts()])
     if not here.any():
@@ -58,6 +68,11 @@ def shape(
             rule="a class needs a second one",
             mend="choose another label",
         )
+    return rows, y, target, labels
+
+
+def unlabelled(frame: Frame, features: Sequence[str], choice: Choice) -> Table:
+    """The feature columns of all rows, with y of zeros; the schema names no label."""
     columns: list[Column] = []
     numbers: list[F64] = []
     codes: list[np.ndarray[tuple[int], np.dtype[np.int32]]] = []
@@ -74,17 +89,14 @@ def shape(
         code, known = categories(cells.as_texts())
         codes.append(code)
         values.append(known)
-    schema = TableSchema(tuple(columns), choice.label, target, labels, choice.missing)
     n = len(frame)
-    table = Table(
-        schema,
+    return Table(
+        TableSchema(tuple(columns), "", missing=choice.missing),
         np.stack([*numbers], axis=1) if numbers else np.zeros((n, 0)),
         np.stack([*codes], axis=1) if codes else np.zeros((n, 0), np.int32),
         tuple(values),
         np.zeros(n),
     )
-    table = Table(schema, table.numbers[rows], table.codes[rows], table.values, y)
-    return table, _groups(frame, choice, files, rows)
 
 
 def guess(label: Cells) -> Target:
