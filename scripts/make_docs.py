@@ -1,26 +1,42 @@
 #!/usr/bin/env python3
-"""Writes docs/job.md from the factories' signatures and docstrings, so that it can't drift.
+"""Writes docs/job.md and docs/algorithms.md from signatures and docstrings, so that they can't drift.
 
-scripts/make_docs.py            write it
-scripts/make_docs.py --check    fail if it is another than what would be written
+scripts/make_docs.py            write them
+scripts/make_docs.py --check    fail if one is another than what would be written
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
 
-from manyloom.algorithms.recipe import CARDS  # noqa: E402
+from manyloom.aggregate import ATTACKS, RULES  # noqa: E402
+from manyloom.algorithms import RECIPES  # noqa: E402
+from manyloom.algorithms.recipe import CARDS, Card  # noqa: E402
 from manyloom.core.validate import show  # noqa: E402
 from manyloom.job import later, reference  # noqa: E402
 from manyloom.job.reference import Row  # noqa: E402
 from manyloom.job.tables import TABLES, Table  # noqa: E402
+from manyloom.llm.tuning import tuning  # noqa: E402
+from manyloom.server import SERVERS  # noqa: E402
+from manyloom.transforms import clip, eden, error_feedback, qsgd, random_k, top_k, uniform  # noqa: E402
 
 TARGET = ROOT / "docs" / "job.md"
+ALGORITHMS = ROOT / "docs" / "algorithms.md"
+METHODS = """<!-- Made by scripts/make_docs.py from docstrings: change one and run it again. -->
+
+# Algorithms, rules, messages, attacks
+
+What each does, in its paper's symbols: theta [d] is the model, w a client's, u = w - theta its update, n_i its rows, m
+clients a round, eta_l and eta_g the local and the server's step size. Which one to take: [README](../README.md). Keys
+and defaults: [job.md](job.md); measured: [benchmarks.md](benchmarks.md).
+"""
 HEAD = """<!-- Made by scripts/make_docs.py from the signatures of the code: change a docstring and run it again. -->
 
 # The job file
@@ -52,6 +68,7 @@ TITLES = {
     "server": "what the server does with the mean",
     "uplink": "what happens to an update on its way up",
     "downlink": "what happens to the model on its way down",
+    "lora": "adapters of a language model",
     "aggregate": "how updates become one",
     "validation": "rows of the hub's own, by which a round is judged",
     "attack": "clients that lie, in a simulation",
@@ -64,15 +81,66 @@ TITLES = {
 
 
 def main(arguments: list[str]) -> int:
-    text = "\n".join(page()) + "\n"
-    if "--check" in arguments:
-        if TARGET.is_file() and TARGET.read_text("utf-8") == text:
-            return 0
-        print(f"error: {TARGET.relative_to(ROOT)} is stale\n  mend   scripts/make_docs.py", file=sys.stderr)
-        return 1
-    TARGET.write_text(text, "utf-8")
-    print(f"wrote    {TARGET.relative_to(ROOT)}")
-    return 0
+    stale = 0
+    for target, lines in ((TARGET, page()), (ALGORITHMS, methods())):
+        text = "\n".join(lines) + "\n"
+        name = target.relative_to(ROOT)
+        if "--check" not in arguments:
+            target.write_text(text, "utf-8")
+            print(f"wrote    {name}")
+        elif not target.is_file() or target.read_text("utf-8") != text:
+            print(f"error: {name} is stale\n  mend   scripts/make_docs.py", file=sys.stderr)
+            stale = 1
+    return stale
+
+
+def methods() -> Iterator[str]:
+    """The page of algorithms: what each does, as its own docstrings say it."""
+    yield METHODS
+    parts = (clip, top_k, random_k, error_feedback, qsgd, eden, uniform)
+    yield from _about("Algorithms", "`[algorithm] name`", {n: [f, *_behind(f)] for n, f in RECIPES.items()}, CARDS)
+    yield from _about("Server steps", "`[server] name`: what the hub does with the mean", _each(SERVERS))
+    yield from _about("Rules", "`[aggregate] rule`: against clients that lie", _each(RULES))
+    messages = _each({f.__name__: f for f in parts})
+    yield from _about("Messages", "keys of `[uplink]` and `[downlink]`, in this order", messages)
+    yield from _about("Attacks", "`[attack] name`, in a simulation", _each(ATTACKS))
+    yield from _about("Adapters", "`[lora] combine`", {"combine": [tuning]})
+
+
+def _each(found: Mapping[str, Callable[..., object]]) -> dict[str, list[Callable[..., object]]]:
+    return {name: [f] for name, f in found.items()}
+
+
+def _behind(recipe: Callable[..., object]) -> list[Callable[..., object]]:
+    """The client's half and the server's own step of a recipe: where its formula stands."""
+    rooms = ("manyloom.work.", "manyloom.server.")
+    plain = ("manyloom.work.local", "manyloom.server.sgd")
+    known = vars(sys.modules[recipe.__module__]).values()
+    return [f for f in known if inspect.isfunction(f) and f.__module__.startswith(rooms) and f.__module__ not in plain]
+
+
+def _about(
+    title: str, where: str, found: Mapping[str, list[Callable[..., object]]], cards: Mapping[str, Card] | None = None
+) -> Iterator[str]:
+    yield from (f"## {title}", "", f"{where}.", "")
+    for name, functions in found.items():
+        yield from (f"### {name}", "")
+        if cards is not None:
+            card = cards[name]
+            keeps = "" if card.state == "no" else f" Keeps state at the {card.state}."
+            yield from (f"For: {card.use}.{keeps} {card.paper}.", "")
+        for f in functions:
+            yield from _words(inspect.cleandoc(f.__doc__ or ""))
+
+
+def _words(text: str) -> Iterator[str]:
+    """A docstring without arguments, errors and examples; indented formulas as code."""
+    for part in text.split("\n\n"):
+        if part.startswith((">>>", "Args:", "Raises:", "Returns:")):
+            continue
+        code = all(line.startswith("    ") for line in part.splitlines())
+        yield from (["```text", textwrap.dedent(part), "```"] if code else [part.replace("*", "\\*")])
+        yield ""
 
 
 def page() -> Iterator[str]:

@@ -141,13 +141,13 @@ def some_of(table: str, name: str | None, leave: tuple[str, ...] = ()) -> st.Sea
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(drawn=st.data())
 def test_any_keys_round_trip(drawn, tmp_path):
-    bound = ("fedper", "fedbn", "fedbuff")  # they ask more of model and job than keys say
+    bound = ("fedper", "fedbn", "fedbuff", "coral")  # they ask more of model and job than keys say
     recipe = drawn.draw(st.sampled_from([n for n in TABLES["algorithm"].names if n not in bound]))
     step = drawn.draw(st.sampled_from(TABLES["server"].names))
     keys = drawn.draw(some_of("algorithm", recipe, ("name", "momentum", "optimiser", "weights")))
     if "steps" in keys:
         keys.pop("epochs", None)
-    others = ("watch", "min_available", "quorum", "sampling", "partial", "over_provision")
+    others = ("kind", "watch", "min_available", "quorum", "sampling", "partial", "over_provision")
     settings = drawn.draw(some_of("job", None, others))
     tables = {
         "job": settings | {"rounds": drawn.draw(st.integers(1, 10**9))},
@@ -224,7 +224,8 @@ def test_empty_tables_and_given_defaults_say_nothing(text, tmp_path):
 def test_later_keys_with_the_value_of_today_are_taken(tmp_path):
     text = BASE.replace("rounds = 2", 'rounds = 2\nkind = "horizontal"\npartial = false\nover_provision = 1')
     assert job(tmp_path, text).digest == job(tmp_path, BASE).digest
-    assert codes(tmp_path, text.replace("horizontal", "vertical")) == ["not-yet"]
+    assert set(codes(tmp_path, text.replace("horizontal", "vertical"))) == {"other-kind", "unknown-name"}
+    assert codes(tmp_path, text.replace("horizontal", "diagonal")) == ["out-of-range"]
 
 
 # ---- everything wrong is told
@@ -499,9 +500,9 @@ def test_data_dir_by_argument_by_key_by_environment(tmp_path, monkeypatch):
 def test_docs_are_made_of_the_code():
     scope = {"__name__": "make_docs", "__file__": str(ROOT / "scripts" / "make_docs.py")}
     exec(compile((ROOT / "scripts" / "make_docs.py").read_text(), "make_docs.py", "exec"), scope)
-    assert (ROOT / "docs" / "job.md").read_text("utf-8") == "\n".join(scope["page"]()) + "\n", (
-        "run scripts/make_docs.py"
-    )
+    for name, made in (("job.md", "page"), ("algorithms.md", "methods")):
+        text = "\n".join(scope[made]()) + "\n"
+        assert (ROOT / "docs" / name).read_text("utf-8") == text, "run scripts/make_docs.py"
 
 
 def test_every_key_has_a_meaning():

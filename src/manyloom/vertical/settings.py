@@ -14,7 +14,7 @@ class Align(NamedTuple):
         reveal: who learns the common ids: both parties, the label party alone, or only how many there are.
         duplicates: of an id in one party's rows: an error, or the first row counts.
         casefold: text ids that differ in case are the same.
-        dummies: ids made up at each feature party, so that its size is not told.
+        dummies: a feature party's size is rounded up to a multiple of this, with ids made up; 0: its size is told.
     """
 
     reveal: Literal["both", "label", "count"] = "both"
