@@ -237,7 +237,7 @@ _PARTIES = {
 
 
 def sources(kind: str | None = None) -> Mapping[str, SourceInfo]:
-    """The named sources (of one kind of job, or all) and what they say of themselves; `source(name)` gives the function."""
+    """The named sources, all or of one kind of job, and what they say of themselves; `source(name)` gives the code."""
     return INFOS if kind is None else {n: i for n, i in INFOS.items() if kind in i.kinds}
 
 

@@ -130,7 +130,7 @@ def default_credit(
     rows, share = np.arange(len(shop["id"]), dtype=np.int64), test
     if overlap is not None:
         rows, share = _common(len(rows), overlap, test, seed)
-    y = cast(I64, np.asarray(bank["y"].numbers).astype(np.int64))
+    y = np.asarray(bank["y"].numbers).astype(np.int64)
     keys = {"overlap": overlap, "test": test, "standardise": standardise, "seed": seed}
     return Parties(
         _of_numbers("bank", bank, np.arange(len(y)), standardise, "y", y),
@@ -219,7 +219,7 @@ def _of_numbers(
     x = np.stack([np.asarray(cells[n].numbers) for n in names], axis=1)[rows]
     table = Table(schema, x, np.zeros((len(rows), 0), np.int32), (), np.zeros(len(rows)))
     texts = cells["id"].as_texts()
-    ids = {"id": [texts[i] for i in rows.tolist()]}
+    ids = {"id": [str(texts[i]) for i in rows.tolist()]}
     return holding(table, name, ids, standardise=standardise, y=None if y is None else y[rows])
 
 
@@ -248,9 +248,7 @@ def _holding(
     return made, told
 
 
-def _read(
-    parties: Mapping[str, str], missing: Columns, separator: str, header: bool, names: set[str]
-) -> list[_File]:
+def _read(parties: Mapping[str, str], missing: Columns, separator: str, header: bool, names: set[str]) -> list[_File]:
     """The file of each party; a column of names or ids keeps its texts as they are: "007" is not 7."""
     files: list[_File] = []
     wrong: list[Problem] = []
@@ -330,7 +328,7 @@ def _whose(files: Sequence[_File], label: str) -> list[Problem]:
     got = f"label = {show(label)} in [data]"
     if having:
         names = " and ".join(f.name for f in having)
-        return [Problem("contradiction", f'two parties have the label "{label}"', got, rule=f"{names} have such a column",
+        return [Problem("contradiction", f'two parties have the label "{label}"', got, rule=f"a column of {names}",
                         mend="only the label party's file may have it: rename or remove the other")]  # fmt: skip
     near = [f'"{n}" of {f.name}' for f in files if (n := nearest(label, f.columns))]
     some = "; ".join(f"{f.name} has {', '.join(list(f.columns)[:6])}" for f in files[:3])
@@ -355,4 +353,3 @@ def _unknown(files: Sequence[_File], choice: Choice, ids: Columns) -> list[Probl
                                      rule="neither the label nor an id is one",
                                      mend=f'leave "{name}" out of features'))  # fmt: skip
     return found
-
