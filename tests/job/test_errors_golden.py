@@ -58,7 +58,7 @@ GOLDEN = {
         """
         error: unknown key "roundz" in [job]
           got    roundz = 40                                          heart.toml, line 3
-          rule   [job] takes name, rounds, seed, cohort, sampling, quorum, ...
+          rule   [job] takes name, kind, rounds, seed, cohort, sampling, quorum, ...
           mend   did you mean "rounds"?
         """,
     ),
@@ -102,20 +102,31 @@ GOLDEN = {
           mend   set cohort = 4, or leave it out to ask everyone
         """,
     ),
-    "not-yet, a table": (
-        {"[runtime]": "[lora]\nr = 8"},
-        """
-        error: [lora] is not in this version
-          got    [lora]                                              heart.toml, line 21
-          mend   leave [lora] out; all parameters are then trained
-        """,
-    ),
-    "not-yet, an empty table": (
+    "a table of vertical jobs": (
         {"[runtime]": "[align]"},
         """
-        error: [align] is not in this version
+        error: [align] is for vertical jobs
           got    [align]                                             heart.toml, line 21
-          mend   leave [align] out; clients then differ in rows, not in columns
+          rule   in a horizontal job clients differ in rows, not in columns
+          mend   leave it out, or set kind = "vertical" in [job]
+        """,
+    ),
+    "a model of vertical jobs": (
+        {'"logistic"': '"split-mlp"'},
+        """
+        error: model "split-mlp" is for vertical jobs
+          got    name = "split-mlp" in [model]                       heart.toml, line 11
+          rule   in a horizontal job clients differ in rows, not in columns
+          mend   leave it out, or set kind = "vertical" in [job]
+        """,
+    ),
+    "a key of vertical jobs": (
+        {'source = "heart-disease"': 'source = "heart-disease"\nids = ["id"]'},
+        """
+        error: ids in [data] is for vertical jobs
+          got    ids = ["id"] in [data]                               heart.toml, line 9
+          rule   in a horizontal job clients differ in rows, not in columns
+          mend   leave it out, or set kind = "vertical" in [job]
         """,
     ),
     "not-yet, a key": (
@@ -127,13 +138,13 @@ GOLDEN = {
         """,
     ),
     "not-yet, a name": (
-        {'name = "fedavg"': 'name = "coral"'},
+        {'name = "fedavg"': 'name = "distil"'},
         """
-        error: algorithm "coral" is not in this version
-          got    name = "coral" in [algorithm]                       heart.toml, line 14
+        error: algorithm "distil" is not in this version
+          got    name = "distil" in [algorithm]                      heart.toml, line 14
           mend   this version has fedavg, fedprox, scaffold, fednova, feddyn, moon,
-                 fedsam, ditto, fedper, fedbn, fedbuff, fedavgm, fedadam, fedyogi,
-                 fedadagrad
+                 fedsam, ditto, fedper, fedbn, fedbuff, coral, fedavgm, fedadam,
+                 fedyogi, fedadagrad
         """,
     ),
     "not-yet, a value": (
@@ -149,7 +160,7 @@ GOLDEN = {
         """
         error: unknown key "batch_size" in [job]
           got    batch_size = 7                                       heart.toml, line 4
-          rule   [job] takes name, rounds, seed, cohort, sampling, quorum, ...
+          rule   [job] takes name, kind, rounds, seed, cohort, sampling, quorum, ...
           mend   batch_size belongs to [algorithm]
         """,
     ),
@@ -211,8 +222,9 @@ GOLDEN = {
         error: unknown key "rounds" outside of a table
           got    rounds = 3                                           heart.toml, line 1
           rule   a job file has tables: [job], [data], [partition], [model],
-                 [algorithm], [server], [uplink], [downlink], [aggregate], [validation],
-                 [privacy], [secure], [attack], [simulate], [runtime], [card]
+                 [algorithm], [server], [uplink], [downlink], [lora], [aggregate],
+                 [validation], [privacy], [secure], [attack], [simulate], [runtime],
+                 [card]
           mend   put it below [job]
         error: [job] needs rounds
           got    no rounds in [job]                                   heart.toml, line 2
@@ -253,7 +265,7 @@ def test_all_problems_are_told_at_once_in_the_order_of_the_file(tmp_path):
         'error: unknown key "roundz" in [job]',
         'error: there is no model "logistik"',
         "error: lr must be above 0",
-        "error: [align] is not in this version",
+        "error: [align] is for vertical jobs",
     ]
 
 

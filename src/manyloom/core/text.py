@@ -7,14 +7,17 @@ Nothing here imports more than the standard library.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, cast
 
+from manyloom.core import tuning
 from manyloom.core.layout import bar as bar
 from manyloom.core.layout import columns as columns
 from manyloom.core.layout import field as field
 from manyloom.core.layout import sparkline as sparkline
+from manyloom.core.names import cut as cut
+from manyloom.core.names import printable as printable
+from manyloom.core.names import slug as slug
 from manyloom.core.numbers import UNKNOWN as UNKNOWN
 from manyloom.core.numbers import about as about
 from manyloom.core.numbers import beside as beside
@@ -34,7 +37,7 @@ from manyloom.core.numbers import size as size
 Event = Mapping[str, Any]
 """One event of a run, as `events.jsonl` holds it."""
 
-_LABELS = {"auc": "AUC", "f1": "F1", "rmse": "RMSE", "mae": "MAE", "r2": "R²"}
+_LABELS = {"auc": "AUC", "f1": "F1", "rmse": "RMSE", "mae": "MAE", "r2": "R²", "token_accuracy": "token accuracy"}
 _ALGORITHMS = {
     "fedavg": "FedAvg",
     "fedprox": "FedProx",
@@ -104,20 +107,6 @@ def delta(value: object) -> str:
     return said if float(said) >= v * (1 - 1e-9) else f"{v + 10.0 ** (math.floor(math.log10(v)) - 2):.3g}"
 
 
-def slug(name: str) -> str:
-    """A name without blanks, for plain lines that `awk` reads.
-
-    >>> slug("Long Beach VA")
-    'long-beach-va'
-    """
-    return re.sub(r"[\s/\\]+", "-", printable(name).strip().lower()) or "-"
-
-
-def printable(value: str) -> str:
-    """Text without line ends and control characters: a name from data must not move a terminal's cursor."""
-    return "".join(c if c.isprintable() else " " for c in value)
-
-
 def metrics_line(metrics: Mapping[str, object], watch: str | None = None, most: int = 3) -> str:
     """Metrics in a sentence, the watched one first.
 
@@ -166,6 +155,8 @@ def event_line(event: Event) -> str:
     kind = str(event.get("type", "event"))
     if kind in ("released", "leak"):
         return _released(event) if kind == "released" else _leak(event)
+    if kind in tuning.LINES:
+        return tuning.LINES[kind](event)
     word, rest = _WORDS.get(kind, (kind[:8], ()))
     told = [_shown(event[k]) for k in rest if event.get(k) is not None]
     return " ".join([word.ljust(8), *([_at(event)] if "round" in event else []), *told]).rstrip()
@@ -295,6 +286,7 @@ _LINES: dict[str, Callable[[Event], str]] = {
     "run_started": _run_started,
     "planned": _planned,
     "aligned": _aligned,
+    "adapter": tuning.adapter,
     "statistics": lambda e: f"stats    columns={e.get('columns')} bytes_up={e.get('bytes_up')}",
     "round_done": _round_done,
     "client_lost": lambda e: f"lost     {_at(e)} {_who(e)}: {_why(e)}",

@@ -24,6 +24,7 @@ from manyloom.data.federation import Federation
 from manyloom.data.partition import Partition
 from manyloom.data.sources.registry import sources
 from manyloom.job.job import Execution, Job, Simulate, Validation
+from manyloom.job.record import rates
 from manyloom.job.tables import TABLES, Factory, Given, chosen
 from manyloom.models import Model
 from manyloom.privacy.settings import Privacy
@@ -31,7 +32,6 @@ from manyloom.secure.settings import Secure
 from manyloom.transforms import downlink, uplink
 
 PATHS = ("path", "vocabulary")  # keys of file sources that name files, relative to the job
-RATES = {"class": (("accuracy", "auc"), ("accuracy", "f1")), "number": (("rmse", "mae", "r2"),)}
 
 
 class Places:
@@ -141,7 +141,7 @@ def federation_of(given: Given, seed: int, data_dir: str | None, places: Places)
     """[data] and [partition]."""
     told = {k: v for k, v in given["data"].items() if k not in ("source", "data_dir")}
     name = str(given["data"]["source"])
-    named = name in sources()
+    named = name in sources("horizontal")
     factory = _factory("data", name, places)
     takes = inspect.signature(factory).parameters
     spec = partition_of(given, places)
@@ -208,8 +208,7 @@ def task_of(table: Mapping[str, object], shape: tuple[str, int | None], places: 
                   got=f"classes = {table['classes']} in [model]", rule="here a number is predicted",
                   mend='leave classes out, or set target = "class" in [data]')  # fmt: skip
     loss = str(table.get("loss") or model.loss(classes))
-    binary = target == "class" and classes == 2
-    metrics = table.get("metrics", list(RATES[target][0 if binary or target == "number" else 1]))
+    metrics = table.get("metrics", list(rates(target, classes)))
     filled: dict[str, object] = {"name": model.name, **model.table}
     if target == "class":
         filled["classes"] = classes
@@ -266,7 +265,7 @@ def job_of(
     given: Given, algorithm: Algorithm, federation: Federation, *, name: str, base: str, task: Task, places: Places
 ) -> Job:
     """The job of the other tables and these parts."""
-    settings = {k: v for k, v in given.get("job", {}).items() if k in TABLES["job"].common()}
+    settings = {k: v for k, v in given.get("job", {}).items() if k in TABLES["job"].common() and k != "kind"}
 
     def part(table: str) -> dict[str, Any]:
         return {k: v for k, v in given.get(table, {}).items() if k in TABLES[table].common()}

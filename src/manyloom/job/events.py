@@ -154,6 +154,7 @@ class Adapter(Event):
     scale: float
     dtype: str
     combine: str
+    base_parameters: int | None = None
 
 
 @dataclass(frozen=True)

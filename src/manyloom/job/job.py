@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
 
@@ -22,11 +22,14 @@ from manyloom.core.validate import Above, AtLeast, IntOrShare, share_of
 from manyloom.data.federation import Federation
 from manyloom.data.held import hold_back, with_file
 from manyloom.data.names import client_index
-from manyloom.job.record import digest, filled, plain, watched
 from manyloom.job.protection import Protection, protection_of
+from manyloom.job.record import digest, filled, plain, watched
 from manyloom.job.settings import Execution, Simulate, Validation
 from manyloom.privacy.settings import Privacy
 from manyloom.secure.settings import Secure
+
+if TYPE_CHECKING:
+    from manyloom.job.kinds import AnyJob
 
 
 @dataclass(frozen=True)
@@ -282,8 +285,8 @@ class Job:
         overrides: Mapping[str, object] | None = None,
         data_dir: str | None = None,
         base: str | None = None,
-    ) -> Job:
-        """The job of a TOML file; overrides are `{"algorithm.lr": 0.1}`. Every problem is told at once.
+    ) -> AnyJob:
+        """The job of a TOML file, of either kind; overrides are `{"algorithm.lr": 0.1}`. Every problem is told at once.
 
         Args:
             path: the file, or the name of a shipped job.

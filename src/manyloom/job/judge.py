@@ -11,7 +11,7 @@ from manyloom.core.places import load
 from manyloom.core.signature import Key, wrong
 from manyloom.core.validate import kind, listed, nearest, show
 from manyloom.job import later
-from manyloom.job.tables import TABLES, Factory, Given, Load, Table, chosen
+from manyloom.job.tables import HORIZONTAL, Book, Factory, Given, Load, Table, chosen
 
 
 class Found(NamedTuple):
@@ -22,25 +22,49 @@ class Found(NamedTuple):
     problem: Problem
 
 
-def problems(given: Mapping[str, object], load: Load = load) -> Iterator[Found]:
-    """Everything that is wrong with the tables, as far as it can be told without data."""
+def problems(
+    given: Mapping[str, object], load: Load = load, book: Book = HORIZONTAL, other: Book | None = None
+) -> Iterator[Found]:
+    """Everything that is wrong with the tables, as far as it can be told without data.
+
+    Args:
+        given: the tables as read.
+        load: finds `module:function`.
+        book: the tables of this kind of job.
+        other: those of the other kind: what belongs there is told as such.
+    """
     tables: Given = {}
     for name, content in given.items():
         if not isinstance(content, dict):
-            yield Found(name, "", _outside(name, content))
-        elif name in TABLES:
+            yield Found(name, "", _outside(name, content, book))
+        elif name in book.tables:
             tables[name] = cast("dict[str, object]", content)
         elif name in later.TABLES:
             yield Found(name, "", later.table(name))
+        elif other is not None and name in other.tables:
+            yield Found(name, "", foreign(book, other, f"[{name}]", f"[{name}]", book.absent.get((name, ""))))
         else:
-            yield Found(name, "", _unknown_table(name))
-    for table in TABLES.values():
-        yield from _table(table, tables, load)
+            yield Found(name, "", _unknown_table(name, book))
+    for table in book.tables.values():
+        yield from _table(table, tables, load, book, other)
 
 
-def _table(table: Table, tables: Given, load: Load) -> Iterator[Found]:
+def foreign(book: Book, other: Book, what: str, got: str, why: str | None = None) -> Problem:
+    """Something that belongs to the other kind of job."""
+    rule = why or f"in a {book.kind} job {book.rule}"
+    return Problem("other-kind", f"{what} is for {other.kind} jobs", got, rule=rule,
+                   mend=f'leave it out, or set kind = "{other.kind}" in [job]')  # fmt: skip
+
+
+def _table(table: Table, tables: Given, load: Load, book: Book, other: Book | None) -> Iterator[Found]:
     given = tables.get(table.name, {})
+    theirs = other.tables.get(table.name) if other is not None else None
     known, name, problem = _known(table, tables, load)
+    if problem is not None and problem.code == "unknown-name" and theirs is not None and other is not None:
+        word = given.get(table.choice or "")
+        if word in theirs.names:
+            got = f"{table.choice} = {show(word)} in [{table.name}]"
+            problem = foreign(book, other, f'{table.word} "{word}"', got, book.absent.get((table.name, str(word))))
     if problem is not None:
         yield Found(table.name, table.choice or "", problem)
     meant: set[str | None] = set()
@@ -54,9 +78,15 @@ def _table(table: Table, tables: Given, load: Load) -> Iterator[Found]:
             continue
         elif later_key := later.key(table.name, key, value):
             found = [later_key]
+        elif table.free is not None:
+            own = Key(key, table.free, None, "")
+            found = wrong({key: own}, {key: value}, table.name)
+        elif other is not None and theirs is not None and key in theirs.known() and key not in table.known():
+            why = book.absent.get((table.name, key))
+            found = [foreign(book, other, f"{key} in [{table.name}]", f"{key} = {show(value)} in [{table.name}]", why)]
         else:
             meant.add(nearest(key, known))
-            found = [_unknown_key(table, name, key, value, known)]
+            found = [_unknown_key(table, name, key, value, known, book)]
         yield from (Found(table.name, key, p) for p in found)
     if problem is None and (not table.switch or table.name in tables):
         needed = (k for k in known.values() if k.required and k.name not in given and k.name not in meant)
@@ -123,25 +153,27 @@ def _choice(table: Table, name: object) -> Problem | None:
     return Problem("unknown-name", f'there is no {table.word} "{name}"', got, mend=mend)
 
 
-def _outside(key: str, value: object) -> Problem:
-    home = [t.name for t in TABLES.values() if key in t.known()]
+def _outside(key: str, value: object, book: Book) -> Problem:
+    home = [t.name for t in book.tables.values() if key in t.known()]
     return Problem("unknown-key", f'unknown key "{key}" outside of a table', f"{key} = {show(value)}",
-                   rule="a job file has tables: " + ", ".join(f"[{t}]" for t in TABLES),
+                   rule="a job file has tables: " + ", ".join(f"[{t}]" for t in book.tables),
                    mend=f"put it below [{home[0]}]" if home else None)  # fmt: skip
 
 
-def _unknown_table(name: str) -> Problem:
-    near = nearest(name, [*TABLES, *later.TABLES])
-    rule = None if near else "a job file has " + ", ".join(f"[{t}]" for t in TABLES)
+def _unknown_table(name: str, book: Book) -> Problem:
+    near = nearest(name, [*book.tables, *later.TABLES])
+    rule = None if near else "a job file has " + ", ".join(f"[{t}]" for t in book.tables)
     return Problem("unknown-table", f"unknown table [{name}]", f"[{name}]", rule=rule,
                    mend=f"did you mean [{near}]?" if near else None)  # fmt: skip
 
 
-def _unknown_key(table: Table, name: str | None, key: str, value: object, known: Mapping[str, Key]) -> Problem:
+def _unknown_key(
+    table: Table, name: str | None, key: str, value: object, known: Mapping[str, Key], book: Book
+) -> Problem:
     asked = f' with {table.choice} = "{name}"' if name is not None else ""
     near = nearest(key, known)
     others = [n for n in table.names if key in table.own(n)]
-    homes = [f"[{t.name}]" for t in TABLES.values() if t is not table and key in t.known()]
+    homes = [f"[{t.name}]" for t in book.tables.values() if t is not table and key in t.known()]
     if others:
         mend = f"{key} belongs to {table.choice} = " + listed([show(n) for n in others])
     elif homes and not near:

@@ -11,23 +11,14 @@ from manyloom.core.errors import Problem
 from manyloom.core.validate import show
 
 # table -> what a run without it is
-TABLES: Mapping[str, str] = {
-    "parties": "clients then differ in rows, not in columns",
-    "align": "clients then differ in rows, not in columns",
-    "cut": "clients then differ in rows, not in columns",
-}
+TABLES: Mapping[str, str] = {}
 # table -> key -> the value that means what this version does anyway (None: there is none)
 KEYS: Mapping[str, Mapping[str, object]] = {
-    "job": {"kind": "horizontal"},
-    "data": {"ids": None, "id_types": None},
-    "model": {"bottom": None, "cut": None, "top": None},
     "runtime": {"workers": None, "policies": None},
 }  # fmt: skip
 # table, key -> values
 VALUES: Mapping[tuple[str, str], Sequence[str]] = {
-    ("data", "source"): ("default-credit",),
-    ("model", "name"): ("split-mlp",),
-    ("algorithm", "name"): ("split-learning", "distil"),
+    ("algorithm", "name"): ("distil",),
     ("runtime", "name"): ("ray", "flower"),
     ("runtime", "provider"): ("chain", "graph"),
 }  # fmt: skip
@@ -42,6 +33,8 @@ EXAMPLES: Mapping[tuple[str, str], str] = {
     ("attack", "clients"): "add clients = 0.2 to [attack]: a fifth of all lie",
     ("data", "path"): 'add path = "rows.csv" to [data]: a file, a folder or a glob',
     ("privacy", "clip"): "add clip = 1.0 to [privacy]: the L2 bound of an update",
+    ("data", "ids"): 'add ids = ["id"] to [data]: the columns that say whose row it is',
+    ("data", "id_types"): 'add id_types = ["int"] to [data]: what each id column is',
     ("data", "label"): 'add label = "outcome" to [data]: the column to predict',
 }
 

@@ -23,6 +23,8 @@ FOLLOWS: Mapping[tuple[str, str], str] = {
     ("job", "watch"): "auc, accuracy or rmse",
     ("data", "test"): '"own" where the source has a test set, else 0.2',
     ("data", "seed"): "that of [job]",
+    ("data", "overlap"): "all",
+    ("cut", "dropout"): '0.0; 0.25 with on_missing = "impute"',
     ("data", "data_dir"): "`--data-dir`, `MANYLOOM_DATA`",
     ("data", "target"): "class for text, booleans, integers of at most 20 values",
     ("data", "features"): "all others",
@@ -74,7 +76,8 @@ def shared(table: Table) -> dict[str, Key]:
 def row(table: str, key: Key) -> Row:
     """A key in words."""
     at = (table, key.name)
-    if key.required or (key.default is None and key.name == TABLES[table].choice and at not in FOLLOWS):
+    choice = TABLES[table].choice if table in TABLES else None  # both kinds of jobs call it alike
+    if key.required or (key.default is None and key.name == choice and at not in FOLLOWS):
         default = "required"
     elif at in FOLLOWS and (key.default is None or at in ALWAYS):
         default = FOLLOWS[at]

@@ -46,8 +46,9 @@ class Spend(NamedTuple):
 
     def guard(self, record: dict[str, Any]) -> Guard:
         """What the round's sum is made by; the clip as it stands, one a turn."""
-        turns = self.ready.turns
-        layout = turns[record["turn"] % len(turns)].layout if turns else self.ready.layout
+        layout = self.ready.layout
+        if self.ready.turns:
+            layout = self.ready.turns[int(record["turn"]) % len(self.ready.turns)].layout
         clip = record.get(_clip(self, record)) or (self.job.privacy.clip if self.job.privacy else None)
         return self.made.guard(width(self.job, layout, self.ready.buffers), clip)
 

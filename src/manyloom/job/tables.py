@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import UnionType
-from typing import Annotated, Any, TypedDict, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, TypedDict, Union, cast, get_args, get_origin
 
 from manyloom.aggregate import ATTACKS, RULES
 from manyloom.algorithms import RECIPES
@@ -41,6 +41,16 @@ class Outputs(TypedDict, total=False):
     """
 
     classes: Annotated[int | None, AtLeast(2), Default(None)]
+
+
+class Kind(TypedDict, total=False):
+    """Keys of `[job]` that are no arguments of `Job`.
+
+    Args:
+        kind: "horizontal": clients differ in rows; "vertical": parties know other columns of the same people.
+    """
+
+    kind: Annotated[Literal["horizontal", "vertical"], Default("horizontal")]
 
 
 class Files(TypedDict, total=False):
@@ -84,6 +94,7 @@ class Table:
     parts: frozenset[str] = frozenset()  # arguments that are parts of a job, no keys
     meaning: str = ""
     switch: bool = False  # its presence switches something on: its keys are required only then
+    free: type | None = None  # keys are names of one's own, with such values
 
     def own(self, name: str) -> dict[str, Key]:
         """The keys of one choice alone."""
@@ -112,6 +123,10 @@ def _link(factory: Factory) -> dict[str, Key]:
     return {k: v for k, v in keys(factory).items() if k not in LINK}
 
 
+def _source(name: str) -> Factory:
+    return source(name, "horizontal")
+
+
 def _task() -> dict[str, Key]:
     code = ("module", "size", "serial", "own", "needs_shape", "name", "table")
     return options(Outputs) | {k: v for k, v in keys(Task).items() if k not in code}
@@ -123,12 +138,12 @@ def _model(name: str) -> Factory:
 
 def _job() -> dict[str, Key]:
     found = {k: v for k, v in keys(Job).items() if k not in Job.PARTS}
-    return {"name": found["name"], **found}
+    return {"name": found["name"], **options(Kind), **found}
 
 
 TABLES: Mapping[str, Table] = {t.name: t for t in (
     Table("job", common=_job),
-    Table("data", "source", "data source", tuple(sources()), source, "All names: manyloom data",
+    Table("data", "source", "data source", tuple(sources("horizontal")), _source, "All names: manyloom data",
           common=lambda: options(Files), parts=frozenset({"partition", "data_dir"}),
           meaning="where the rows come from; or module:function, which gives a Federation."),
     Table("partition", "scheme", "partition scheme", tuple(SCHEMES), SCHEMES.__getitem__,
@@ -154,6 +169,19 @@ TABLES: Mapping[str, Table] = {t.name: t for t in (
     Table("runtime", common=lambda: keys(Execution)),
     Table("card", common=lambda: options(About)),
 )}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Book:
+    """The tables of one kind of job, and why it has none of the other kind's."""
+
+    kind: str
+    tables: Mapping[str, Table]
+    rule: str  # what differs between this kind's clients
+    absent: Mapping[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])  # (table, key) -> reason
+
+
+HORIZONTAL = Book("horizontal", TABLES, "clients differ in rows, not in columns")
 
 
 def chosen(table: Table, given: Mapping[str, Mapping[str, object]]) -> str | None:
@@ -188,7 +216,7 @@ def _members(hint: Any) -> set[Any]:
     return {hint}
 
 
-def canonical(tables: Mapping[str, Mapping[str, object]]) -> Given:
+def canonical(tables: Mapping[str, Mapping[str, object]], book: Book = HORIZONTAL) -> Given:
     """Tables with one spelling of each value: 1 is 1.0 where a fraction is meant; keys in the order of signatures.
 
     >>> canonical({"algorithm": {"lr": 1, "name": "fedavg"}})
@@ -196,7 +224,7 @@ def canonical(tables: Mapping[str, Mapping[str, object]]) -> Given:
     """
     out: Given = {}
     for name, given in tables.items():
-        table = TABLES.get(name)
+        table = book.tables.get(name)
         choice = chosen(table, tables) if table and table.choice else None
         foreign = choice is not None and ":" in choice
         known: dict[str, Key] = table.known(None if foreign else choice) if table else {}

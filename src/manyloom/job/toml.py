@@ -15,9 +15,11 @@ from manyloom.core.errors import BadInput, Problem, bad
 from manyloom.core.validate import nearest
 from manyloom.job import assemble
 from manyloom.job.adapters import followed, is_language, model_of, parts_of
-from manyloom.job.job import Job
 from manyloom.job.judge import problems
-from manyloom.job.tables import TABLES, Given
+from manyloom.job.kinds import AnyJob, books
+from manyloom.job.tables import HORIZONTAL, Given
+from manyloom.job.vertical import assemble as vertical
+from manyloom.job.vertical.tables import VERTICAL
 
 T = TypeVar("T")
 
@@ -52,8 +54,8 @@ def read(
     overrides: Mapping[str, object] | None = None,
     data_dir: str | None = None,
     base: str | Path | None = None,
-) -> Job:
-    """The job of a file.
+) -> AnyJob:
+    """The job of a file, of the kind that `[job] kind` says.
 
     Args:
         path: a TOML file, or the name of a shipped job.
@@ -68,18 +70,24 @@ def read(
     source = parse(file, overrides or {})
     root = Path(base or _base(file)).resolve()
     places = assemble.Places(root)
-    found = [replace(f.problem, where=source.where(f.table, f.key)) for f in problems(source.given, places)]
+    book, other = books(source.given)
+    found = [
+        replace(f.problem, where=source.where(f.table, f.key)) for f in problems(source.given, places, book, other)
+    ]
     wrong = {t for (t, _), place in source.places.items() if place in {p.where for p in found}}
     if all(isinstance(v, dict) for v in source.given.values()):
-        for table, make in assemble.first(cast(Given, source.given), places):
+        made_of = vertical if book is VERTICAL else assemble
+        for table, make in made_of.first(cast(Given, source.given), places):
             if table in source.given and table not in wrong:
                 attempt(make, found, source, table)
     if found:
         raise BadInput(*sorted(dict.fromkeys(found), key=_line))
-    given = followed(cast(Given, source.given))
+    given = cast(Given, source.given) if book is VERTICAL else followed(cast(Given, source.given))
     seed = cast(int, given["job"].get("seed", 0))
 
-    def build() -> Job:
+    def build() -> AnyJob:
+        if book is VERTICAL:
+            return vertical.job_of(given, name=file.stem, base=str(root), data_dir=data_dir, places=places)
         algorithm = assemble.algorithm_of(given, places)
         fed = assemble.classes_of(assemble.federation_of(given, seed, data_dir, places), given)
         if is_language(given):
@@ -237,7 +245,8 @@ def _value(text: str, value: str, job: str) -> object:
 def bad_override(text: str, job: str) -> BadInput:
     """The error of an override that can't be read."""
     name, sign, value = re.fullmatch(r"([\w.-]*)([=:]?)(.*)", text, re.S).groups()  # type: ignore[union-attr]
-    home = next((t.name for t in TABLES.values() if name in t.known()), None)
+    every = (*HORIZONTAL.tables.values(), *VERTICAL.tables.values())
+    home = next((t.name for t in every if name in t.known()), None)
     example = "algorithm.lr=0.1"
     if sign == ":" and "." in name and value:
         example = f"{name}={value}"
@@ -261,7 +270,8 @@ def write(tables: Mapping[str, Mapping[str, object]]) -> str:
     name = "mlp"
     hidden = [8]
     """
-    order = [*(t for t in TABLES if t in tables), *(t for t in tables if t not in TABLES)]
+    known = books(tables)[0].tables
+    order = [*(t for t in known if t in tables), *(t for t in tables if t not in known)]
     blocks = [[f"[{_key(t)}]", *(f"{_key(k)} = {value_text(v)}" for k, v in tables[t].items())] for t in order]
     return "\n".join("\n".join(block) + "\n" for block in blocks)
 

@@ -5,20 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from manyloom.core.errors import BadInput, Problem, RunFailed, bad
 from manyloom.core.exchange import Runtime
 from manyloom.job import checkpoint
 from manyloom.job.events import Event, RunDone
 from manyloom.job.job import Job
-from manyloom.job.loop import start
 from manyloom.job.plan import Plan
-from manyloom.job.plan import plan as planned
-from manyloom.job.prepare import Prepared, prepare
-from manyloom.job.spend import account_of
 from manyloom.job.state import State
-from manyloom.runtime.local import Local
+from manyloom.session.kinds import kind_of
 from manyloom.session.written import written
 from manyloom.track.environment import environment
 from manyloom.track.folder import Folder
@@ -27,12 +23,17 @@ from manyloom.track.progress import progress as display
 from manyloom.track.result import Result
 from manyloom.track.store import Store, Writer
 
+if TYPE_CHECKING:
+    from manyloom.job.kinds import AnyJob
+    from manyloom.job.vertical.plan import Plan as VerticalPlan
+    from manyloom.track.parts import JointModel
+
 Progress = Literal["auto", "live", "plain"] | None
 UNNAMED = "# no job file can hold this job"
 
 
 def run(
-    job: Job,
+    job: AnyJob,
     runtime: Runtime | None = None,
     *,
     home: str | Path | None = None,
@@ -46,7 +47,7 @@ def run(
     Wrong input is refused before the folder exists. The last event is a `RunDone`; its `result` has the model.
 
     Args:
-        job: the job.
+        job: the job, of either kind.
         runtime: who answers; in this process by default.
         home: of the run store; default MANYLOOM_HOME, else `.manyloom`.
         resume: a run of this very job that goes on from its last checkpoint.
@@ -57,9 +58,10 @@ def run(
     Raises:
         BadInput: the job can't run, or (`digest-changed`) is not the job of the run to resume.
     """
-    runtime = runtime or Local()
     if resume is None:
-        return _events(job, runtime, prepare(job, runtime), home, kind=kind, parent=parent, stop=stop)
+        how = kind_of(job)
+        answers = runtime or how.runtime()
+        return _events(job, answers, how.prepare(job, answers, None), home, kind=kind, parent=parent, stop=stop)
     with Store.open(home) as store:
         folder = store.resolve(resume)
     was = (folder.path / "job.digest").read_text().strip()
@@ -74,7 +76,7 @@ def run(
     return _go_on(job, runtime, folder, home, stop)
 
 
-def plan(job: Job, runtime: Runtime | None = None, *, tried: int = 0) -> Plan:
+def plan(job: AnyJob, runtime: Runtime | None = None, *, tried: int = 0) -> Plan | VerticalPlan:
     """What a job will do: bytes, clients, skew, time, refusals. Nothing is trained.
 
     Args:
@@ -85,7 +87,8 @@ def plan(job: Job, runtime: Runtime | None = None, *, tried: int = 0) -> Plan:
     Raises:
         BadInput: everything that a run would refuse.
     """
-    return planned(job, runtime or Local(), tried=tried)
+    how = kind_of(job)
+    return how.plan(job, runtime or how.runtime(), tried)
 
 
 def resume(
@@ -137,12 +140,12 @@ def resume(
             mend=f"--rounds {2 * job.rounds}",
         )
     extended = rounds is not None and rounds > job.rounds
-    return _go_on(replace(job, rounds=rounds or job.rounds), runtime or Local(), folder, home, stop, extended)
+    return _go_on(replace(job, rounds=rounds or job.rounds), runtime, folder, home, stop, extended)
 
 
 def _go_on(
-    job: Job,
-    runtime: Runtime,
+    job: AnyJob,
+    runtime: Runtime | None,
     folder: Folder,
     home: str | Path | None,
     stop: Callable[[], bool],
@@ -151,14 +154,14 @@ def _go_on(
     state = checkpoint.latest(folder.path / "checkpoints")
     if state is not None and extended:  # it may have come to an end that more rounds lift
         state = replace(state, record={k: v for k, v in state.record.items() if k != "ended"})
-    saved, execution = (state.preprocess, state.execution) if state else (None, None)
-    session = state.record.get("session") if state else None
-    ready = prepare(job, runtime, saved, execution, session)
-    return _events(job, runtime, ready, home, folder=folder, state=state, stop=stop, extended=extended)
+    how = kind_of(job)
+    answers = runtime or how.runtime()
+    ready = how.prepare(job, answers, state)
+    return _events(job, answers, ready, home, folder=folder, state=state, stop=stop, extended=extended)
 
 
 def train(
-    job: Job,
+    job: AnyJob,
     runtime: Runtime | None = None,
     *,
     progress: Progress = "auto",
@@ -186,18 +189,23 @@ def train(
     return cast(Result, done.result)
 
 
-def load(run: str | Path, home: str | Path | None = None) -> SavedModel:
-    """The model of a finished run, by its name, or of a folder with model.safetensors and model.json."""
-    if (Path(run) / "model.json").is_file():
-        return load_model(Path(run))
-    with Store.open(home) as store:
-        return load_model(store.resolve(str(run)).path)
+def load(run: str | Path, home: str | Path | None = None) -> SavedModel | JointModel:
+    """The model of a finished run, by its name or its folder; of a vertical run, the parties' parts together."""
+    path = Path(run)
+    if not (path / "model.json").is_file() and not (path / "parts").is_dir():
+        with Store.open(home) as store:
+            path = store.resolve(str(run)).path
+    if (path / "parts").is_dir():
+        from manyloom.track.parts import load_parts
+
+        return load_parts(path)
+    return load_model(path)
 
 
 def _events(
-    job: Job,
+    job: AnyJob,
     runtime: Runtime,
-    ready: Prepared,
+    ready: Any,
     home: str | Path | None,
     *,
     folder: Folder | None = None,
@@ -207,7 +215,7 @@ def _events(
     stop: Callable[[], bool] = lambda: False,
     extended: bool = False,
 ) -> Iterator[Event]:
-    account, ended = None, False
+    how, account, ended = kind_of(job), None, False
     with Store.open(home) as store, _writer(store, job, folder, kind, parent) as writer:
         if extended:
             writer.write("job.toml", job.to_toml())
@@ -215,8 +223,8 @@ def _events(
             writer.set(job_digest=job.digest, rounds_planned=job.rounds)
         try:
             mark = state.record.get("ledger") if state is not None else None
-            account = account_of(job, writer.path, mark)
-            for event in written(job, runtime, ready, state or start(job, ready), writer, stop, account):
+            account = how.account(job, writer.path, mark)
+            for event in written(how, job, runtime, ready, state or how.start(job, ready), writer, stop, account):
                 ended = isinstance(event, RunDone) and event.status in ("done", "stopped")
                 yield event
         finally:
@@ -225,20 +233,15 @@ def _events(
                 account.close(ended)
 
 
-def _writer(store: Store, job: Job, folder: Folder | None, kind: str, parent: str | None) -> Writer:
+def _writer(store: Store, job: AnyJob, folder: Folder | None, kind: str, parent: str | None) -> Writer:
     if folder is not None:
         return store.resume(folder)
     try:
         toml = job.to_toml()
     except BadInput as error:
         toml = f"{UNNAMED}: {error.what}\n"
-    about = {
-        "model": job.task.name or "module",
-        "rounds_planned": job.rounds,
-        "seed": job.seed,
-        "algorithm": job.algorithm.name,
-        "base": job.base or None,
-    }
+    told = kind_of(job).about(job)
+    about = {**told, "rounds_planned": job.rounds, "seed": job.seed, "base": job.base or None}
     return store.create(
         job.name, toml=toml, digest=job.digest, env=environment(), kind=kind, parent=parent, record=about
     )

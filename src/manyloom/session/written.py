@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, cast
 
-from manyloom.core.exchange import Runtime
 from manyloom.core.text import slug
 from manyloom.job import checkpoint
-from manyloom.job.events import (
-    ClientLost,
-    Event,
-    Missing,
-    Note,
-    Planned,
-    Resumed,
-    RoundDone,
-    RunDone,
-    RunStarted,
-    Saved,
-)
-from manyloom.job.job import Job
-from manyloom.job.loop import loop
-from manyloom.job.plan import of as plan_of
-from manyloom.job.prepare import Prepared, module_of
+from manyloom.job.events import ClientLost, Event, Note, Resumed, RoundDone, RunDone, RunStarted, Saved
 from manyloom.job.state import State
 from manyloom.privacy.account import Account
 from manyloom.privacy.guarantee import Guarantee
+from manyloom.session.kinds import Kind, Stop
 from manyloom.track.document import history, summary
 from manyloom.track.folder import Folder
-from manyloom.track.model import save_model
 from manyloom.track.result import Result
 from manyloom.track.store import Writer
 
@@ -40,31 +24,34 @@ PATIENCE_S = 10.0  # but one is saved at least so often
 
 
 def written(
-    job: Job,
-    runtime: Runtime,
-    ready: Prepared,
+    kind: Kind,
+    job: Any,
+    runtime: Any,
+    ready: Any,
     state: State,
     writer: Writer,
-    stop: Callable[[], bool],
+    stop: Stop,
     account: Account | None = None,
 ) -> Iterator[Event]:
     """The loop's events, each written before it is shown; checkpoints and the model beside them."""
     saved = _Saved(writer, state.round, always=account is not None)
-    for event in loop(job, runtime, ready, state, run=writer.run_id, stop=stop, account=account):
+    for event in kind.loop(job, runtime, ready, state, writer.run_id, stop, account):
         if isinstance(event, RunDone):
             yield from saved.now(event.state)
-            event = _ended(job, ready, event, writer)
+            event = _ended(kind, job, ready, event, writer)
         if isinstance(event, ClientLost) and event.detail:
             writer.write(f"lost/{event.round:03d}-{slug(event.name)}.txt", event.detail)
         writer.append(event.to_json())
         if isinstance(event, RunDone):
-            event = replace(event, result=_result(job, ready, event, writer))
+            event = replace(event, result=_result(kind, job, ready, event, writer))
         # saved before it is shown: whoever stops listening here has the round, and under a claim it is spent
         kept = list(saved.perhaps(event.state)) if isinstance(event, RoundDone) else []
         yield event
         yield from kept
-        if isinstance(event, (RunStarted, Resumed)):
-            yield from _opening(job, ready, writer, isinstance(event, Resumed))
+        if isinstance(event, RunStarted):
+            yield from (_put(writer, told) for told in kind.planned(job, ready))
+        if isinstance(event, Resumed) and (changed := ready.execution.get("changed")):
+            yield _put(writer, _otherwise(changed))
 
 
 class _Saved:
@@ -91,34 +78,9 @@ class _Saved:
         yield _put(self.writer, Saved(state.round, f"checkpoints/{path.name}", digest))
 
 
-def _opening(job: Job, ready: Prepared, writer: Writer, resumed: bool) -> Iterator[Event]:
-    if resumed:
-        changed = ready.execution.get("changed")
-        if changed:
-            names = ", ".join(cast("dict[str, Any]", changed))
-            yield _put(
-                writer,
-                Note(
-                    "warning",
-                    "not-bit-identical",
-                    f"another {names} than before: the run goes on equal to tolerance, not bit for bit",
-                ),
-            )
-        return
-    p = plan_of(job, ready)
-    yield _put(
-        writer,
-        Planned(p.bytes["up_round"], p.bytes["down_round"], p.seconds_estimate, _both(p.privacy), _both(p.secure)),
-    )
-    gaps = job.federation.gaps() if len(job.federation) <= 50 else None
-    if gaps is not None and job.federation.schema is not None:
-        sizes = job.federation.sizes
-        share = {i: [float(x) / max(1, int(sizes[i])) for x in row] for i, row in enumerate(gaps.tolist())}
-        yield _put(writer, Missing([c.name for c in job.federation.schema.columns], share))
-
-
-def _both(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return None if found is None else dict(found)
+def _otherwise(changed: Mapping[str, Any]) -> Note:
+    text = f"another {', '.join(changed)} than before: the run goes on equal to tolerance, not bit for bit"
+    return Note("warning", "not-bit-identical", text)
 
 
 def _put(writer: Writer, event: Event) -> Event:
@@ -126,24 +88,21 @@ def _put(writer: Writer, event: Event) -> Event:
     return event
 
 
-def _ended(job: Job, ready: Prepared, event: RunDone, writer: Writer) -> RunDone:
+def _ended(kind: Kind, job: Any, ready: Any, event: RunDone, writer: Writer) -> RunDone:
     """Save the model and say what can be done next."""
     name = writer.run_id
     if event.state is not None and event.state.round > 0:
-        writer.set(model_digest=save_model(writer.path, job, event.state, ready.preprocess))
+        writer.set(model_digest=kind.save(writer.path, job, ready, event.state))
     ahead = {"done": [f"manyloom report {name}"], "stopped": [f"manyloom report {name}"]}
     return replace(event, next=ahead.get(event.status, [f"manyloom resume {name}"]))
 
 
-def _result(job: Job, ready: Prepared, event: RunDone, writer: Writer) -> Result:
-    state = cast(State, event.state)
-    theta, local = job.algorithm.server.model(state.server), job.algorithm.local
-    model = module_of(job.task, ready.shape, job.seed, state.server, theta, local)
+def _result(kind: Kind, job: Any, ready: Any, event: RunDone, writer: Writer) -> Result:
     told = summary(Folder(writer.path))
     return Result(
         run_id=writer.run_id,
         status=event.status,
-        model=model,
+        model=kind.model(writer.path, job, ready, cast(State, event.state)),
         history=history(Folder(writer.path).events()),
         final=dict(event.final),
         clients=told["clients"],

@@ -1,0 +1,1 @@
+"""A vertical job: parties that know different things of the same people."""
