@@ -49,6 +49,7 @@ VERBS: dict[str, Verb] = {
     "baseline": Verb("measure", "manyloom.cli.baseline:baseline"),
     "sweep": Verb("measure", "manyloom.cli.sweep:sweep"),
     "doctor": Verb("federate", "manyloom.cli.doctor:doctor"),
+    "psi": Verb("federate", "manyloom.cli.psi:psi"),
     "algorithms": Verb("find", "manyloom.cli.catalogue:algorithms"),
     "data": Verb("find", "manyloom.cli.catalogue:data"),
 }

@@ -51,9 +51,10 @@ def baseline(
     path = job_path(job)
     settle()
     from manyloom.job.job import Job as Record
+    from manyloom.job.kinds import horizontal
     from manyloom.track.store import Store
 
-    made = Record.from_toml(str(path), given, str(out.data_dir) if out.data_dir else None)
+    made = horizontal(Record.from_toml(str(path), given, str(out.data_dir) if out.data_dir else None), "a baseline")
     parent = None
     if of is not None:
         with Store.open(out.home) as store:

@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from manyloom.cli.out import Out
+from manyloom.cli.process import Stop
+from manyloom.cli.run import Ran
+from manyloom.core.text import about
 from manyloom.job import baseline
 from manyloom.job.job import Job
 from manyloom.runtime.local import Local
 from manyloom.track.store import Store
+
+
+def with_baselines(out: Out, job: Job, ran: Ran) -> Ran:
+    """Each client alone, then all records pooled: events beside the run's own."""
+    assert ran.folder is not None
+    began, one = time.monotonic(), job.federation.client_word[0]
+    counts = not (out.quiet or out.plain) and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+    def trained(done: int, of: int) -> None:
+        if counts:
+            line = f"\rcompare  each {one} alone, then all records pooled: {done} of {of}"
+            print(line, end="", file=sys.stderr, flush=True)
+
+    with Stop(lambda text: None) as stop:  # one Ctrl-C ends it: the run itself is done
+        try:
+            compare(out, job, ran.folder, trained)
+        except KeyboardInterrupt:
+            out.note("\ncompare  interrupted: the run is done, without what it is compared with\n")
+            return replace(ran, code=stop.code or 130)
+    took = about(time.monotonic() - began)
+    out.note(("\r" if counts else "") + f"compare  each {one} alone, then all records pooled: done in {took}\n")
+    return ran
 
 
 def compare(out: Out, job: Job, folder: Path, trained: Callable[[int, int], None]) -> None:

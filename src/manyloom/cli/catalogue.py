@@ -161,8 +161,9 @@ def _detail(table: str, name: str) -> dict[str, Any]:
     """The text and the keys of a choice, from its own signature."""
     from manyloom.job import reference
     from manyloom.job.tables import TABLES
+    from manyloom.job.vertical.tables import VERTICAL
 
-    found = TABLES[table]
+    found = TABLES[table] if name in TABLES[table].names else VERTICAL.tables[table]
     rows = [reference.row(table, key) for key in found.own(name).values() if not reference.typed(key.hint) == ""]
     keys = [{"key": r[0], "type": r[1], "default": r[2], "rule": r[3] or None, "meaning": r[4]} for r in rows]
     return {"text": reference.told(found, name).split("\n\n")[0], "keys": keys}

@@ -18,7 +18,7 @@ from manyloom.cli.out import WIDTH, Out, complete_jobs, fields, shown
 from manyloom.cli.parse import job_path, overrides
 from manyloom.cli.process import settle
 from manyloom.core.errors import ManyloomError
-from manyloom.core.text import columns, plural, size
+from manyloom.core.text import columns, listed, plural, size
 
 ENOUGH_DISK = 200e6
 ENOUGH_MEMORY = 500e6
@@ -183,6 +183,7 @@ def _version(package: str) -> str | None:
 def _job(out: Out, job: str, given: dict[str, object]) -> list[Check]:
     """The job as its plan sees it: every problem a line of its own."""
     from manyloom.job.job import Job
+    from manyloom.job.plan import Plan
     from manyloom.session import plan
 
     try:
@@ -190,11 +191,17 @@ def _job(out: Out, job: str, given: dict[str, object]) -> list[Check]:
         found = plan(made)
     except ManyloomError as error:
         return [Check("job", p.what, "refused", p.mend or f"look: manyloom plan {job}") for p in error.problems]
+    about = Check("job", f"{made.name}: {made.rounds} rounds, digest {made.digest[:4]} {made.digest[4:8]}")
+    if not isinstance(made, Job) or not isinstance(found, Plan):
+        told = found.to_json()["vertical"]
+        return [
+            about,
+            Check("parties", f"{listed(x['name'] for x in told['parties'])} share {told['rows']['common']} rows"),
+        ]
     fed = made.federation
     one, many = fed.client_word
     told = f"{plural(len(fed), (one, many))}, {plural(int(fed.sizes.sum()), fed.row_word)} to train on"
-    checks = [Check("job", f"{made.name}: {made.rounds} rounds, digest {made.digest[:4]} {made.digest[4:8]}"),
-              Check("clients", told)]  # fmt: skip
+    checks = [about, Check("clients", told)]
     free, _ = _free_memory()
     need = float(found.memory_bytes)
     if free is not None and need > free:

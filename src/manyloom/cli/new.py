@@ -18,6 +18,7 @@ from manyloom.core.validate import nearest
 
 if TYPE_CHECKING:
     from manyloom.job.job import Job
+    from manyloom.job.kinds import horizontal
 
 LABELS = ("label", "target", "y", "class", "outcome", "diagnosis", "disease", "default", "price", "value")
 CLIENTS = ("client", "site", "hospital", "clinic", "centre", "center", "ward", "bank", "branch", "shop", "user",
@@ -75,6 +76,7 @@ def new(
 def _of_job(part: Path, name: str, like: str | None) -> tuple[Job, dict[str, Any]]:
     """After another job: its tables, with the paths in them as seen from the new folder."""
     from manyloom.job.job import Job
+    from manyloom.job.kinds import horizontal
     from manyloom.job.toml import find, write
 
     path = job_path(like) if like else find("heart")
@@ -84,12 +86,13 @@ def _of_job(part: Path, name: str, like: str | None) -> tuple[Job, dict[str, Any
     if isinstance(here, str) and not os.path.isabs(here):
         given["data"]["path"] = os.path.relpath(path.parent / here, part)
     (part / "job.toml").write_text(write(given), "utf-8")
-    return Job.from_toml(str(part / "job.toml")), {}
+    return horizontal(Job.from_toml(str(part / "job.toml")), "manyloom new"), {}
 
 
 def _of_file(part: Path, name: str, data: Path, label: str | None, clients: str | None) -> tuple[Job, dict[str, Any]]:
     """On a file: what is to be predicted and who the clients are is guessed where it is not given."""
     from manyloom.job.job import Job
+    from manyloom.job.kinds import horizontal
     from manyloom.job.toml import write
 
     kind, first, more = _kind(data)
@@ -112,7 +115,7 @@ def _of_file(part: Path, name: str, data: Path, label: str | None, clients: str 
     if len(fed) > FEW:
         given["job"]["cohort"] = SIMULATED
     (part / "job.toml").write_text(write(given), "utf-8")
-    made = Job.from_toml(str(part / "job.toml"))
+    made = horizontal(Job.from_toml(str(part / "job.toml")), "manyloom new")
     rows = fed.sizes + fed.tests
     counts = fed.label_counts().sum(0) if fed.target == "class" else None
     schema = fed.schema
@@ -134,12 +137,12 @@ def _tried(part: Path, given: Tables) -> Job:
     path = part / "job.toml"
     path.write_text(write(given), "utf-8")
     try:
-        return Job.from_toml(str(path))
+        return horizontal(Job.from_toml(str(path)), "manyloom new")
     except BadInput as error:
         given["model"]["name"] = "linear"
         path.write_text(write(given), "utf-8")
         try:
-            return Job.from_toml(str(path))
+            return horizontal(Job.from_toml(str(path)), "manyloom new")
         except BadInput:
             raise error from None
 

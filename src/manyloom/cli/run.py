@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 import traceback
@@ -19,11 +18,11 @@ from manyloom.cli.out import Next, Out, complete_jobs, complete_overrides, compl
 from manyloom.cli.parse import job_path, overrides
 from manyloom.cli.process import Stop, settle
 from manyloom.core.errors import ManyloomError, Problem, bad
-from manyloom.core.text import about, digest
+from manyloom.core.text import digest
 
 if TYPE_CHECKING:
     from manyloom.job.events import Event
-    from manyloom.job.job import Job
+    from manyloom.job.kinds import AnyJob
     from manyloom.track.folder import Folder
     from manyloom.track.record import Run
 
@@ -74,14 +73,19 @@ def run(
     settle()
     from manyloom import session
     from manyloom.job.job import Job as Record
+    from manyloom.job.kinds import horizontal
 
     if name is not None:
         given["job.name"] = name
     made = Record.from_toml(str(path), given, str(out.data_dir) if out.data_dir else None)
+    if baselines:
+        horizontal(made, "a baseline")
     made = _quick(made) if fast else made
     ran = execute(out, lambda stop: session.run(made, home=out.home, stop=stop), events=events)
     if baselines and ran.status in ("done", "stopped") and ran.folder is not None:
-        ran = _with_baselines(out, made, ran)
+        from manyloom.cli.beside import with_baselines
+
+        ran = with_baselines(out, horizontal(made, "a baseline"), ran)
     return finish(out, ran, again=f"manyloom run {job}")
 
 
@@ -111,8 +115,12 @@ def resume(
     return finish(out, ran, again="", resumed=True)
 
 
-def _quick(job: Job) -> Job:
-    """The job with one round and one batch a client, through every hop."""
+def _quick(job: AnyJob) -> AnyJob:
+    """The job with one round and one batch a client, or one pass over the aligned rows: through every hop."""
+    from manyloom.job.job import Job
+
+    if not isinstance(job, Job):
+        return replace(job, rounds=1)
     told = {k: v for k, v in job.algorithm.tables.get("algorithm", {}).items() if k != "epochs"} | {"steps": 1}
     algorithm = replace(job.algorithm, batches=job.algorithm.batches._replace(steps=1),
                         tables={**job.algorithm.tables, "algorithm": told})  # fmt: skip
@@ -277,30 +285,3 @@ def _next(found: Run) -> list[Next]:
     return [(f"manyloom show {found.id}", "each client, bytes, time, files"),
             (f"manyloom card {found.id}", "a model card, data protection included"),
             ("manyloom new my-job", "start your own")]  # fmt: skip
-
-
-# ---- baselines
-
-
-def _with_baselines(out: Out, job: Job, ran: Ran) -> Ran:
-    """Each client alone, then all records pooled: events beside the run's own."""
-    from manyloom.cli.beside import compare
-
-    assert ran.folder is not None
-    began, one = time.monotonic(), job.federation.client_word[0]
-    counts = not (out.quiet or out.plain) and sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-
-    def trained(done: int, of: int) -> None:
-        if counts:
-            line = f"\rcompare  each {one} alone, then all records pooled: {done} of {of}"
-            print(line, end="", file=sys.stderr, flush=True)
-
-    with Stop(lambda text: None) as stop:  # one Ctrl-C ends it: the run itself is done
-        try:
-            compare(out, job, ran.folder, trained)
-        except KeyboardInterrupt:
-            out.note("\ncompare  interrupted: the run is done, without what it is compared with\n")
-            return replace(ran, code=stop.code or 130)
-    took = about(time.monotonic() - began)
-    out.note(("\r" if counts else "") + f"compare  each {one} alone, then all records pooled: done in {took}\n")
-    return ran

@@ -21,7 +21,7 @@ from manyloom.core.text import bar, clock, columns, metric, metrics_line, number
 from manyloom.core.validate import nearest
 
 if TYPE_CHECKING:
-    from manyloom.job.job import Job
+    from manyloom.job.kinds import AnyJob
     from manyloom.job.sweep import Member, Outcome, Row, Settings
     from manyloom.track.store import Store, Writer
 
@@ -59,7 +59,7 @@ def sweep(
     fixed = {k: v[0] for k, v in given.items() if len(v) == 1}
     lists = {k: v for k, v in given.items() if len(v) != 1}
 
-    def make(settings: Settings) -> Job:
+    def make(settings: Settings) -> AnyJob:
         return Job.from_toml(str(path), fixed | settings, folder)
 
     grids.check(lists)
@@ -117,7 +117,7 @@ def sweep(
 # ---- its folder
 
 
-def _writer(store: Store, job: Job, identity: Mapping[str, object]) -> Writer:
+def _writer(store: Store, job: AnyJob, identity: Mapping[str, object]) -> Writer:
     """The folder of the sweep of this job over these keys: the newest there is, or a new one."""
     from manyloom.session import UNNAMED
 

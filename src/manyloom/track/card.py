@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from manyloom._version import __version__
 from manyloom.core import text
-from manyloom.track import intervals, officer, promise, verdict
+from manyloom.track import intervals, officer, parties, promise, verdict
 from manyloom.track.folder import Folder, write_atomic
 from manyloom.track.record import Judged, Run, read
 from manyloom.track.sections import job as environment
@@ -136,9 +136,12 @@ def _about(run: Run) -> str:
     name = str(run.model.get("name") or "model")
     count = run.model.get("parameters")
     size = f" ({text.plural(count, ('parameter', 'parameters'))})" if isinstance(count, int) else ""
+    if run.vertical:
+        return "\n\n".join([f"A split network{size}, learned on {officer.line(_origin(run))}. {_between(run)}",
+                            *_stated(run, said)])  # fmt: skip
     kind = _SPOKEN.get(name, f"model `{name}`")
     article = "An" if kind[0] in "aeiouAEIOUL" and kind != "linear model" and kind != "logistic regression" else "A"
-    data = officer.line(str(run.source.get("title") or "own data"))
+    data = officer.line(_origin(run))
     who = verdict.number_word(run.size)
     word = run.client_word[0 if run.size == 1 else 1]
     learned = f"{who} {word} trained it {'together ' if run.size > 1 else ''}with {text.algorithm(run.algorithm)}"
@@ -149,7 +152,27 @@ def _about(run: Run) -> str:
             {"central": "It is a baseline, trained on pooled records"}.get(run.role, "It is a baseline"),
             "",
         )
-    lines = [f"{article} {kind}{size}, learned on {data}. {learned}{moved}."]
+    return "\n\n".join([f"{article} {kind}{size}, learned on {data}. {learned}{moved}.", *_stated(run, said)])
+
+
+def _origin(run: Run) -> str:
+    return str(run.source.get("title") or "own data")
+
+
+def _between(run: Run) -> str:
+    """Who trained what together where each party keeps its own part."""
+    who = text.listed(map(officer.line, parties.everybody(run)))
+    over = text.plural(parties.shared(run), run.row_word)
+    label = officer.line(parties.label_party(run))
+    return (
+        f"{who[:1].upper()}{who[1:]} trained it together with {text.algorithm(run.algorithm)}, over {over} that all of "
+        f"them have. Each party keeps its own part; {label} has the labels, and alone gets predictions."
+    )
+
+
+def _stated(run: Run, said: dict[str, str]) -> list[str]:
+    """What only a person knows, from the job's [card]; and how the run ended, where it isn't done."""
+    lines: list[str] = []
     use = said.get("use") or "*Not stated: `manyloom card` reports this as missing; fill in `[card] use` in the job.*"
     misuse = said.get("misuse") or "*not stated.*"
     lines.append(f"**Use.** {use} **Not for:** {misuse}")
@@ -158,7 +181,7 @@ def _about(run: Run) -> str:
     lines.append(f"**Licence of the model:** {licence}. **Contact:** {contact}.")
     if run.status != "done":
         lines.append(f"**The run is {run.status}**, after round {run.rounds_done} of {run.rounds_planned}.")
-    return "\n\n".join(lines)
+    return lines
 
 
 def _good(run: Run) -> str:
@@ -168,7 +191,7 @@ def _good(run: Run) -> str:
     names = _shown(run)[:2]
     pooled, local = run.beside.get("central"), run.beside.get("local")
     main = names[0]
-    head = ["tested on", run.row_word[1], text.metric(main), "95 %", *map(text.metric, names[1:])]
+    head = ["tested on", run.judged_word[1], text.metric(main), "95 %", *map(text.metric, names[1:])]
     head += ([f"pooled {text.metric(main)}"] if pooled else []) + ([f"alone {text.metric(main)}"] if local else [])
     rows = [_good_row(run, judged, names, None), *(_good_row(run, judged, names, i) for i in _named(run, judged))]
     lines = [
@@ -255,13 +278,17 @@ def _made(run: Run) -> str:
         lines += ["", f"Algorithm: {text.algorithm(run.algorithm)}, {officer.line(run.paper)}."]
     if source:
         lines += ["", f"Data: {officer.line(str(source))}."]
-    lines += [
-        "",
+    lines += ["", *(parties.use(run) if run.vertical else _use(run))]
+    return "\n".join(lines)
+
+
+def _use(run: Run) -> list[str]:
+    return [
         f"On the command line: `manyloom predict {run.id} rows.csv`. In Python:",
         "",
         "```python",
         "import manyloom",
+        f'model = manyloom.load("{run.id}")  # or a folder with model.safetensors and model.json',
+        "model.predict(rows)  # raw rows: filling gaps and scaling are part of the model",
+        "```",
     ]
-    lines += [f'model = manyloom.load("{run.id}")  # or a folder with model.safetensors and model.json']
-    lines += ["model.predict(rows)  # raw rows: filling gaps and scaling are part of the model", "```"]
-    return "\n".join(lines)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 from manyloom.core import text
-from manyloom.track import intervals, promise
+from manyloom.track import intervals, parties, promise
 from manyloom.track.record import Run
 
 FREE = ("card",)  # tables that change nothing of a result
@@ -116,7 +116,7 @@ def human(runs: Sequence[Run]) -> str:
                 (text.signed(m["diff"]) if m["diff"] is not None else "") + (" (within noise)" if inside else "")
             )
         rows.append(row)
-    rows += [[*row, *([""] if two else [])] for row in protection(runs)]
+    rows += [[*row, *([""] if two else [])] for row in [*protection(runs), *leaks(runs)]]
     moved = [float(run.bytes_up + run.bytes_down) for run in runs]
     rows.append(["bytes", *map(text.size, moved), *([_times(*moved)] if two else [])])
     took = [run.seconds for run in runs]
@@ -128,7 +128,7 @@ def human(runs: Sequence[Run]) -> str:
     last = len(head) - 1
     table = _aligned(head, rows, last if two else None)
     if noise and runs[0].last and runs[0].last.rows:
-        n = text.plural(runs[0].last.rows, runs[0].row_word)
+        n = text.plural(runs[0].last.rows, runs[0].judged_word)
         table += f'\n"within noise": inside the 95 % interval of the difference ({n})'
     return table
 
@@ -146,6 +146,18 @@ def protection(runs: Sequence[Run]) -> list[list[str]]:
         else []
     )
     return [r for r in rows if any(r[1:])] + ([["the hub saw", *saw]] if any(run.secure for run in runs) else [])
+
+
+def leaks(runs: Sequence[Run]) -> list[list[str]]:
+    """How well labels could be read off gradients, and what defended them, where parties were sent any."""
+    found = [parties.worst_leak(run) for run in runs]
+    if not any(found):
+        return []
+    how = ["" if leak is None else leak.defence for leak in found]
+    ways = [("label leak (AUC)", [None if x is None else x.mean for x in found]),
+            ("  1 batch in 20", [None if x is None else x.worst for x in found])]  # fmt: skip
+    rows = [[name, *("" if v is None else text.number(v) for v in values)] for name, values in ways]
+    return [*rows, ["  defence", *how]]
 
 
 def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]], last: int | None) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from manyloom.core.text import LOWER_IS_BETTER
+from manyloom.track.tuned import TOKENS, Tuned
 
 NAMED = 20  # most clients with a curve of their own
 THREADS = 40  # most clients with a thread of their own in the cloth
@@ -143,6 +144,30 @@ class Loss:
     text: str
 
 
+@dataclass(frozen=True)
+class Leak:
+    """How well labels can be read off one party's gradients over a pass: mean and 95 % quantile of AUCs over batches.
+
+    None: no batch had both classes.
+    """
+
+    round: int
+    party: str
+    defence: str
+    norm: tuple[float | None, float | None]
+    cosine: tuple[float | None, float | None]
+
+    @property
+    def mean(self) -> float | None:
+        """Of the better of both attacks."""
+        return max((v for v in (self.norm[0], self.cosine[0]) if v is not None), default=None)
+
+    @property
+    def worst(self) -> float | None:
+        """What the better of both attacks reaches in one batch of twenty."""
+        return max((v for v in (self.norm[1], self.cosine[1]) if v is not None), default=None)
+
+
 @dataclass
 class Baseline:
     """The same job without federation: pooled ("central") or each alone ("local")."""
@@ -207,6 +232,9 @@ class Run:
     sums: Mapping[str, Any] = field(default_factory=dict[str, Any])  # the secure sum, as planned
     releases: list[Release] = field(default_factory=list[Release])
     spent: float | None = None  # epsilon so far
+    aligned: Mapping[str, Any] | None = None
+    leaks: list[Leak] = field(default_factory=list[Leak])
+    tuned: Tuned = field(default_factory=Tuned)  # of a language model
     baselines: dict[str, Baseline] = field(default_factory=dict[str, Baseline])
     bytes: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
     seconds: float = 0.0
@@ -261,6 +289,21 @@ class Run:
     def beside(self) -> dict[str, Baseline]:
         """The baselines to compare with: not the run itself."""
         return {kind: found for kind, found in self.baselines.items() if found.run != self.id}
+
+    @property
+    def vertical(self) -> bool:
+        """Whether the parties hold different columns of the same rows; the label party is the last of them."""
+        return self.aligned is not None or self.summary.get("kind") == "vertical"
+
+    @property
+    def language(self) -> bool:
+        """Whether a language model is tuned on texts."""
+        return self.target == "text"
+
+    @property
+    def judged_word(self) -> tuple[str, str]:
+        """What an evaluation counts: a language model is judged by token."""
+        return TOKENS if self.language else self.row_word
 
     @property
     def secure(self) -> bool:

@@ -58,7 +58,8 @@ def _plan(view: View, width: int) -> list[str]:
     told += [f"about {text.about(took)}"] if took is not None else []
     told += [f"{text.size(e['bytes_up_round'])} up a round"] if e.get("bytes_up_round") is not None else []
     privacy = table(e, "privacy")
-    bare = "no epsilon" if table(e, "secure") else "no privacy"
+    between = table(view.started, "population").get("kind") == "vertical"
+    bare = "no epsilon" if between or table(e, "secure") else "no privacy"
     spend = f"epsilon {text.epsilon(privacy.get('epsilon'))}"
     spend += f" of {text.epsilon(view.budget)}" if view.budget is not None else ", no budget"
     return text.field("plan", ", ".join([*told, spend if privacy else bare]), width).split("\n")

@@ -78,6 +78,8 @@ def _promised(job: Job) -> str:
     if job.privacy is None or job.protection is None:
         return ""
     g = planned(job, job.protection)
+    if g is None:
+        return ""
     return f"epsilon {g['epsilon']:.2f} at delta {g['delta']:.1e} for one {g['unit']}, planned for {job.rounds} rounds"
 
 

@@ -7,7 +7,7 @@ import math
 from typing import Any, cast
 
 from manyloom.core import text
-from manyloom.track import promise
+from manyloom.track import parties, promise
 from manyloom.track.record import Run
 from manyloom.track.verdict import PEOPLE
 
@@ -104,11 +104,17 @@ def table(run: Run) -> str:
     bare = "the secure sum (see above); trust in every reader of the model" if run.secure else \
         "trust in the coordinator and in every reader of the model"  # fmt: skip
     unit = promise.unit(run) if promise.complete(run) else run.row_word[0]
+    if run.vertical:
+        common, who = text.plural(parties.shared(run), run.row_word), text.plural(run.size, run.client_word)
+        whose = f"{common} that {who} have in common; {source}"
+        train, test = (int(text.finite((run.aligned or {}).get(k)) or 0) for k in ("train", "test"))
+        split = f"{text.count(train)} used to train, {text.count(test)} to test"
+        bare = "; ".join(row[3] for _, row in parties.threats(run))
     told = {
         "Whose data": whose,
         f"Where the {kept} were": f"{place}; {split}",
         f"What left a {one}": _left(run),
-        "What the coordinator could see": _saw(run),
+        f"What the {'others' if run.vertical else 'coordinator'} could see": _saw(run),
         f"Protection of one {unit}": _promise(run),
         "Against whom": _against(run),
         "How it is counted": _counted(run),
@@ -128,6 +134,11 @@ def table(run: Run) -> str:
 
 
 def _left(run: Run) -> str:
+    if run.vertical:
+        return (
+            f"ids, as points on a curve that nobody else can trace back; in each of {run.rounds_done} rounds "
+            "embeddings of its columns, or from the label party their gradients. No column, no label"
+        )
     count = run.model.get("parameters")
     numbers = f"{text.count(count)} numbers" if isinstance(count, int) else "the update"
     clipped = ", clipped" if promise.complete(run) else ""
@@ -147,6 +158,10 @@ def _over(run: Run) -> str:
 
 def _saw(run: Run) -> str:
     one, rows = run.client_word[0], run.row_word[1]
+    if run.vertical:
+        steps = "; ".join(dict.fromkeys(row[2] for _, row in parties.threats(run)))
+        label, other = ("; ".join(row[i] for _, row in parties.threats(run)) for i in range(2))
+        return line(f"the label party: {label}. A feature party: {other}. A hub between them: {steps}")
     each = (
         f"each {one}'s {'clipped ' if promise.complete(run) else ''}update, which can give away much about its {rows}"
     )
@@ -159,6 +174,8 @@ def _saw(run: Run) -> str:
 
 def _promise(run: Run) -> str:
     found = promise.claims(run)
+    if run.vertical:
+        return f"**None.** {line(parties.leak_sentence(run)) or 'No leak was measured.'}"
     if not found:
         sums = f"The hub saw {promise.sums(run)}, but nothing bounds what a sum gives away."
         return "**None.** " + (sums if run.secure else f"The hub saw each {run.client_word[0]}'s update.")

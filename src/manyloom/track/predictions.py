@@ -33,6 +33,10 @@ class Predictions:
         metrics: where the rows hold the label: over those that have one.
         labelled: rows with a label.
         counts: of them, rows of each class.
+        rows: numbers of the rows in their file, from 1; None: all of them.
+        ids: of a joint prediction: id columns of the rows.
+        missing: of a joint prediction: party -> rows that it lacks, and that were made up for.
+        left_out: rows without an id.
     """
 
     prediction: Sequence[Any]
@@ -44,6 +48,10 @@ class Predictions:
     metrics: Mapping[str, float] | None = None
     labelled: int = 0
     counts: Sequence[int] = ()
+    rows: Sequence[int] | None = None
+    ids: Mapping[str, Sequence[str]] = field(default_factory=dict[str, "Sequence[str]"])
+    missing: Mapping[str, int] = field(default_factory=dict[str, int])
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.prediction)
@@ -53,8 +61,9 @@ class Predictions:
         return f"Predictions({len(self)} rows{told})"
 
     def table(self) -> dict[str, list[Any]]:
-        """The columns as they are written: row (from 1), prediction, p_0 ... p_n; or row, value."""
-        out: dict[str, list[Any]] = {"row": list(range(1, len(self) + 1))}
+        """The columns as they are written: row (from 1), ids, prediction, p_0 ... p_n; or row, ids, value."""
+        out: dict[str, list[Any]] = {"row": list(range(1, len(self) + 1) if self.rows is None else self.rows)}
+        out |= {name: list(column) for name, column in self.ids.items()}
         if self.p is None:
             return out | {"value": list(self.prediction)}
         out["prediction"] = list(self.prediction)

@@ -11,6 +11,7 @@ from manyloom.track.facts import NAMED as NAMED
 from manyloom.track.facts import THREADS as THREADS
 from manyloom.track.facts import Baseline as Baseline
 from manyloom.track.facts import Judged as Judged
+from manyloom.track.facts import Leak as Leak
 from manyloom.track.facts import Loss as Loss
 from manyloom.track.facts import Metrics as Metrics
 from manyloom.track.facts import Person as Person
@@ -136,6 +137,22 @@ class _Reader:
 
     def _missing(self, e: Mapping[str, Any]) -> None:
         self.run.missing = e
+
+    def _aligned(self, e: Mapping[str, Any]) -> None:
+        self.run.aligned = e  # once a session: a resumed run meets again
+        self.run.bytes.setdefault("align", {"up": 0, "down": 0})
+        self._bytes("align", e)
+        self.run.phases["align"] = self.run.phases.get("align", 0.0) + (finite(e.get("seconds")) or 0.0)
+
+    def _leak(self, e: Mapping[str, Any]) -> None:
+        pairs = [(finite(e.get(f"{kind}_mean")), finite(e.get(f"{kind}_q95"))) for kind in ("norm", "cosine")]
+        party, defence = str(e.get("party")), str(e.get("defence") or "none")
+        self.run.leaks.append(Leak(_whole(e.get("round")) or 0, party, defence, *pairs))
+
+    def _tuned(self, e: Mapping[str, Any]) -> None:
+        self.run.tuned.take(e)
+
+    _adapter = _tokens = _combined = _sample = _tuned
 
     def _note(self, e: Mapping[str, Any]) -> None:
         self.run.notes.append(e)

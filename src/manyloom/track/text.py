@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from manyloom.core import text
-from manyloom.track import intervals, promise, verdict
+from manyloom.track import intervals, parties, promise, verdict
+from manyloom.track.folder import table
 from manyloom.track.record import Judged, Metrics, Run
 from manyloom.track.view import PHASES
 
@@ -66,6 +67,8 @@ def _result(run: Run) -> list[str]:
 def _privacy(run: Run, always: bool = False) -> list[str]:
     if not always and (run.status not in ("done", "stopped") or run.role is not None):
         return []
+    if run.vertical:
+        return _leak(run)
     if run.privacy is None:
         if run.secure:
             said = f"The coordinator saw {promise.sums(run)}."
@@ -78,6 +81,11 @@ def _privacy(run: Run, always: bool = False) -> list[str]:
             return [*textwrap.wrap(said, WIDTH), ""]
         return [text.field("privacy", f"none: the coordinator saw {promise.saw(run)}")]
     return [text.field("privacy", "\n".join(promise.told(run))), *([""] if run.beside and not always else [])]
+
+
+def _leak(run: Run) -> list[str]:
+    said = parties.leak_line(run)
+    return [text.field("leak", said)] if said else []
 
 
 def lost_line(run: Run) -> str:
@@ -136,7 +144,7 @@ def _side_by_side(run: Run, judged: Judged, names: Sequence[str]) -> list[str]:
     room = max(14, WIDTH - sum(w + 2 for w in widths))
     start = min(room, max(len(row[0]) + 1 + len(row[1]) for row in cells))
     lines = [
-        ("Held-out " + run.row_word[1]).ljust(start),
+        ("Held-out " + run.judged_word[1]).ljust(start),
         " " * start + "".join(f"  {h.ljust(w)}" for h, w in zip(heads, widths)),
     ]
     for j, m in enumerate(names):
@@ -170,7 +178,7 @@ def _few(run: Run, client: int, rows: int, positives: int) -> str:
     count, label = (positives, 1) if positives <= negatives else (negatives, 0)
     word = f"“{run.classes[label]}”" if len(run.classes) == 2 else f"of class {label}"
     who = text.printable(run.who(client))
-    all_rows = text.plural(rows, run.row_word)
+    all_rows = text.plural(rows, run.judged_word)
     verb = "is" if count == 1 else "are"
     return f"only {count} of {all_rows} of {who} {verb} {word}: this AUC says little"
 
@@ -191,8 +199,8 @@ def show(run: Run, files: Sequence[str] = (), toml_path: str | None = None) -> s
         lines.append(text.field("result", "  ".join(told)))
     else:
         lines.append(text.field("result", f"{run.reason or 'none yet'}"))
-    lines.append(clients_table(run))
-    if run.role is None and (run.privacy is not None or run.secure):
+    lines.append(parties_table(run) if run.vertical else clients_table(run))
+    if run.role is None and (run.vertical or run.privacy is not None or run.secure):
         lines += _privacy(run, always=True)
     if run.lost_total:
         lines.append(text.field("lost", lost_line(run)))
@@ -238,6 +246,21 @@ def clients_table(run: Run, most: int = 8) -> str:
         rows.append(["  " + text.printable(p.name)[:24], text.count(size), f"{p.rounds}/{run.rounds_done}", *cells])
     shown = text.columns(["clients", run.row_word[1], "rounds", *names], rows)
     return "\n".join([shown, *textwrap.wrap(kept, WIDTH, initial_indent="  ", subsequent_indent="  ")])
+
+
+def parties_table(run: Run) -> str:
+    """A party a row: its rows with an id, those in common, what it does."""
+    found = table(run.aligned or {}, "parties")
+    if not found:
+        return ""
+    common = text.count(parties.shared(run))
+    out = table(run.aligned or {}, "left_out")
+    rows = [
+        ["  " + text.printable(name)[:24], text.count(n), common, text.count(out.get(name, 0)),
+         "  labels" if name == parties.label_party(run) else ""]
+        for name, n in found.items()
+    ]  # fmt: skip
+    return text.columns(["parties", run.row_word[1], "common", "no id", ""], rows, left=(0, 4))
 
 
 def day(t: str | None) -> str:

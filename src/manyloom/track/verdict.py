@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from manyloom.core import text
+from manyloom.track import parties
 from manyloom.track.intervals import Z, error_of, says_little
 from manyloom.track.record import Run
 
@@ -82,7 +83,7 @@ def rows_word(run: Run) -> str:
     rows = run.last.rows if run.last else None
     own = run.last is not None and run.last.split == "own"
     kind = "the source's test" if own else "held-out"
-    return f"{text.plural(rows, (f'{kind} {run.row_word[0]}', f'{kind} {run.row_word[1]}'))}" if rows else kind
+    return f"{text.plural(rows, (f'{kind} {run.judged_word[0]}', f'{kind} {run.judged_word[1]}'))}" if rows else kind
 
 
 # ---- sentences
@@ -97,7 +98,7 @@ def verdict(run: Run) -> list[str]:
         if diverged(run):
             said.append(_away(run))
         else:
-            said += [_reaches(run), _alone(run), _worst(run)]
+            said += [_reaches(run), _alone(run), _worst(run), parties.leak_sentence(run)]
     return [s for s in said if s]
 
 
@@ -110,10 +111,17 @@ def _who(run: Run) -> str:
         return f"Each {run.client_word[0]} trained on its own and nothing was shared: the baseline to gain on."
     if not run.rounds:
         return ""
+    if run.vertical:
+        names = text.listed(parties.everybody(run)) or text.plural(run.size, run.client_word)
+        rows = (run.aligned or {}).get("common")
+        over = f" over the {text.plural(rows, run.row_word)} that all of them have" if rows else ""
+        return f"{capital(names)} trained one model{over}; no column left its {run.client_word[0]}."
     one, many = run.client_word
     if run.size == 1:
         return f"One {one} trained a model on its own: nothing was shared with anybody."
     word = number_word(run.size)
+    if run.language:
+        return f"{word} {many} tuned one language model and no {record_word(run)} moved."
     return f"{word} {many} trained one model and no {record_word(run)} moved."
 
 
@@ -155,11 +163,13 @@ def _reaches(run: Run) -> str:
     if value is None:
         return ""
     start = f"On {rows_word(run)} it reaches {text.metric(name)} {text.number(value)}"
+    if run.language and name == "loss" and (perplexity := (run.final or {}).get("perplexity")) is not None:
+        start += f" (perplexity {text.number(perplexity)})"
     pooled = run.beside.get("central")
     found = gap(run, pooled.metrics.get(name) if pooled else None)
     if found is None:
         return start + "."
-    rows = text.plural(run.last.rows, run.row_word) if run.last and run.last.rows else "these rows"
+    rows = text.plural(run.last.rows, run.judged_word) if run.last and run.last.rows else "these rows"
     if abs(found.value) < 0.0005:
         return f"{start}: the same as training on pooled records."
     side = "above" if (found.value > 0) != (name in text.LOWER_IS_BETTER) else "below"

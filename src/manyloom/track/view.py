@@ -24,6 +24,7 @@ PHASES = {
     "save": "saving",
     "wait": "waiting",
     "statistics": "column statistics",
+    "align": "alignment",
 }
 
 
@@ -55,6 +56,7 @@ class View:
         self.at: list[int] = []  # the rounds of the curves' values
         self.worst: float | None = None
         self.epsilon: float | None = None
+        self.leak: tuple[int, float, str] | None = None  # round, AUC, defence: of the party that sees most
         self.budget: float | None = None
         self.end: float | None = None  # epsilon of all planned rounds
         self.planned: Mapping[str, Any] = {}
@@ -109,6 +111,12 @@ class View:
 
     def _released(self, e: Mapping[str, Any]) -> None:
         self.epsilon = text.finite(e.get("epsilon")) or self.epsilon
+
+    def _leak(self, e: Mapping[str, Any]) -> None:
+        r, found = int(e.get("round") or 0), [text.finite(e.get(f"{k}_mean")) for k in ("norm", "cosine")]
+        value = max((v for v in found if v is not None), default=None)
+        if value is not None and (self.leak is None or self.leak[0] != r or value > self.leak[1]):
+            self.leak = r, value, str(e.get("defence"))
 
     def _evaluated(self, e: Mapping[str, Any]) -> None:
         r, found = int(e.get("round") or 0), metrics_of(table(e, "metrics"))
@@ -184,6 +192,8 @@ class View:
                 said.setdefault("metrics", {k: v[-1] for k, v in self.curves.items()})
             if self.epsilon is not None:
                 said.setdefault("epsilon", self.epsilon)
+            if self.leak is not None and self.leak[0] == event.get("round"):
+                said.setdefault("leak", self.leak[1])
         if kind == "run_done":
             said.setdefault("rounds", self.round)
             said.setdefault("seconds", self.took)
@@ -209,6 +219,10 @@ class View:
             lines += [self._curve(name) for name in dict.fromkeys((self.main, "loss")) if name in self.curves]
         if self.end is not None or self.budget is not None:
             lines.append(self._spent())
+        if self.leak is not None:
+            how = "undefended" if self.leak[2] == "none" else self.leak[2]
+            rest = (f"  of labels, as AUC (0.5 is guessing)  {how}", "dim")
+            lines.append([("leak     ", "dim"), (f"{text.number(self.leak[1]):5}", ""), rest])
         lines.append(self._moved(room))
         if self.round < 3 and not self.over:
             lines += [[], [("Ctrl-C stops after this round and keeps the run resumable", "dim")]]

@@ -6,6 +6,20 @@ shows, or None where a run has nothing of the kind.
 
 from __future__ import annotations
 
-from manyloom.track.sections import again, bytes, clients, data, job, learning, lost, privacy, result
+from manyloom.track.sections import (
+    adapters,
+    again,
+    alignment,
+    bytes,
+    clients,
+    data,
+    job,
+    leak,
+    learning,
+    lost,
+    privacy,
+    result,
+    samples,
+)
 
-SECTIONS = (result, learning, clients, data, privacy, bytes, lost, job, again)
+SECTIONS = (result, learning, samples, adapters, clients, data, alignment, leak, privacy, bytes, lost, job, again)

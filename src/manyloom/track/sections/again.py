@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from manyloom.core import text
+from manyloom.track import parties
 from manyloom.track.record import Run
 from manyloom.track.sections.parts import Data, Drawer
 
@@ -24,6 +25,12 @@ def section(run: Run, draw: Drawer) -> Data:
             "The same seed gives the same start, cohorts and batches. Noise, keys and masks are never seeded: a "
             "private run repeats the guarantee, not the weights. Resumed half-way it goes on with fresh noise, and a "
             "release that was half done counts as spent."
+        )
+    if run.vertical and parties.noisy(run):
+        said = (
+            "The same seed gives the same start, order and batches. The noise on gradients is never seeded, as the "
+            "other side knows the seed: a run repeats to noise, also when it is interrupted and resumed. With [cut] "
+            'defence = "none" it repeats bit for bit.'
         )
     digest = f"digest {text.digest(run.job_digest, 3)}" if run.job_digest else ""
     if run.role is not None:

@@ -14,6 +14,7 @@ KINDS = {
     "secure": "the secure sum’s own",
     "evaluate": "evaluation",
     "statistics": "column statistics",
+    "align": "alignment",
 }
 
 

@@ -15,7 +15,7 @@ def title(run: Run) -> str:
 
 
 def section(run: Run, draw: Drawer) -> Data | None:
-    if run.role == "sweep" or not (run.people or run.summary):
+    if run.role == "sweep" or run.vertical or not (run.people or run.summary):
         return None
     judged = run.last
     if run.size > FEW:
@@ -138,7 +138,7 @@ def _many(run: Run, judged: Judged | None, draw: Drawer) -> Data:
     table = {
         "title": "The five worst",
         "subtitle": f"By {text.metric(name)}, of {text.count(len(values))}.",
-        "head": [capital(word[0]), f"test {run.row_word[1]}", *([] if hidden else ["took part"]), text.metric(name)],
+        "head": [capital(word[0]), f"test {run.judged_word[1]}", *([] if hidden else ["took part"]), text.metric(name)],
         "rows": rows,
     }
     return {"sentence": said, "chart": chart, "worst": table}

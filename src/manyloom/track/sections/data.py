@@ -8,6 +8,7 @@ from typing import Any, cast
 from manyloom.core import text
 from manyloom.track import drawing, verdict
 from manyloom.track.record import Person, Run
+from manyloom.track.sections import adapters
 from manyloom.track.sections.parts import BARS, Data, Drawer, capital, place, ticks
 
 ID = "data"
@@ -20,7 +21,7 @@ def title(run: Run) -> str:
 def section(run: Run, draw: Drawer) -> Data | None:
     people = sorted(run.people.values(), key=lambda p: p.index)
     people = [p for p in people if p.train is not None]
-    if not people and not run.summary:
+    if run.vertical or not (people or run.summary):
         return None
     heading, far = verdict.title_data(run)
     two = len(run.classes) == 2 or any(p.labels is not None and len(p.labels) == 2 for p in people)
@@ -30,6 +31,7 @@ def section(run: Run, draw: Drawer) -> Data | None:
         "sentence": _sentence(run, people),
         "shares": _shares(run, people, heading, far) if labelled and named and two else None,
         "sizes": _sizes(run, people) if named and not (labelled and two) else None,
+        "texts": adapters.texts(run),
         "strip": _strip(run, heading, far) if labelled and len(people) > BARS else None,
         "heats": [
             *([_labels(run, people, heading, far)] if labelled and named and not two else []),

@@ -41,7 +41,7 @@ def _chart(run: Run, judged: list[tuple[int, Judged]], name: str, draw: Drawer, 
         judged, known = [(r, j) for r, j in judged if r], known[1:]
     shown = _shown(run, name)
     lines = [Line(run.who(i), pts, colour=colour) for i, pts, colour in _each(run, judged, name, shown)]
-    lines.append(Line(f"all {run.row_word[1]}", known, main=True, colour=drawing.INK))
+    lines.append(Line(f"all {run.judged_word[1]}", known, main=True, colour=drawing.INK))
     band = _band(judged, name) if run.size > 1 else []
     inner = [(r, *s.tenths) for r, j in judged if (s := j.spread.get(name))] if run.size > FEW else []
     pooled = run.beside.get("central")
@@ -116,7 +116,7 @@ def _each(
 
 def _subtitle(run: Run, name: str, shown: list[int], band: object, inner: object, lost: list[int], often: bool) -> str:
     own = run.last is not None and run.last.split == "own"
-    said = [f"{capital(text.metric(name))} on {'the source’s test set' if own else 'held-out ' + run.row_word[1]}."]
+    said = [f"{capital(text.metric(name))} on {'the source’s test set' if own else 'held-out ' + run.judged_word[1]}."]
     if inner:
         said.append(f"Band: lowest to highest {run.client_word[0]}; darker: without the outer tenths.")
     elif band:
@@ -134,7 +134,7 @@ def _subtitle(run: Run, name: str, shown: list[int], band: object, inner: object
 
 def _tip(run: Run, r: int, judged: Judged, name: str, shown: list[int], hidden: bool) -> str:
     start = f"round {r}" if r else "before training"
-    told = [start, f"all {run.row_word[1]} {text.number(judged.metrics.get(name))}"]
+    told = [start, f"all {run.judged_word[1]} {text.number(judged.metrics.get(name))}"]
     told += [f"{run.who(i)} {text.number(judged.clients[i].get(name))}" for i in shown if i in judged.clients]
     if not shown and (s := judged.spread.get(name)) and run.size > 1:
         told.append(f"{run.client_word[1]} {text.number(s.low)} to {text.number(s.high)}")

@@ -20,6 +20,8 @@ def title(run: Run) -> str:
 def section(run: Run, draw: Drawer) -> Data | None:
     if not (run.rounds or run.lost) or run.role is not None:
         return None
+    if run.vertical and not (run.lost_total or run.failed):
+        return None
     if draw.hides(run):
         empty: Data = {"cloth": None, "replies": None, "rows": [], "word": "", "more": "", "failed": []}
         return {"sentence": promise.left_out(run), **empty}

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from manyloom.core import text
-from manyloom.track import drawing, epsilon, promise
+from manyloom.track import drawing, epsilon, parties, promise
 from manyloom.track.folder import table
 from manyloom.track.promise import Claim
 from manyloom.track.record import Run
@@ -25,6 +25,8 @@ def title(run: Run) -> str:
 def section(run: Run, draw: Drawer) -> Data | None:
     if run.role == "sweep":
         return None
+    if run.vertical:
+        return EMPTY | _between(run)
     if run.role is not None or run.privacy is None:
         return EMPTY | (_sums(run, draw) if run.role is None and run.secure else _none(run, draw))
     if lacking := promise.lacking(run):
@@ -51,6 +53,30 @@ def _none(run: Run, draw: Drawer) -> Data:
         "This run has no [privacy] table: nothing bounds what can be learned about one of them.",
     ]
     return {"none": True, "heading": "No privacy guarantee", "text": said, "seen": seen(run, draw.participation)}
+
+
+def _between(run: Run) -> Data:
+    """Parties that send embeddings and gradients to each other: what that tells, and that nothing bounds it."""
+    said = [
+        f"No column and no label left its party as such. But {parties.label_party(run)} got embeddings of the others’ "
+        "columns, and they got gradients that were made with the labels; both can give something away.",
+        f"{parties.leak_sentence(run)} Nothing bounds what else could be learned: there is no ε.".strip(),
+    ]
+    return {"none": parties.undefended(run), "heading": "No privacy guarantee", "text": said, "seen": _both(run)}
+
+
+def _both(run: Run) -> list[tuple[str, str, str, str]]:
+    """Who sees what between parties: party, sees, does not see, relies on."""
+    steps = [row for _, row in parties.threats(run)]
+    label, other, hub = ("; ".join(dict.fromkeys(row[i] for row in steps)) for i in range(3))
+    rests = "; ".join(dict.fromkeys(row[3] for row in steps))
+    names = text.listed(parties.feature_parties(run))
+    return [
+        (parties.label_party(run), label, "the others’ columns; ids that only they have", rests),
+        (names, other, "others’ columns, labels as such, predictions", rests),
+        ("A hub between them", hub, "ids, embeddings, gradients", "bodies sealed from party to party"),
+        ("Reader of this report", "sizes, metrics, the leak meter", "everything else", "–"),
+    ]
 
 
 def _sums(run: Run, draw: Drawer) -> Data:

@@ -9,7 +9,7 @@ from datetime import datetime
 from markupsafe import Markup, escape
 
 from manyloom.core import text
-from manyloom.track import intervals, promise, verdict
+from manyloom.track import intervals, parties, promise, verdict
 from manyloom.track.record import Judged, Metrics, Run
 from manyloom.track.sections.parts import BARS, Data, Drawer, capital, ticks
 
@@ -106,9 +106,19 @@ def _metric_key(run: Run, name: str, judged: Judged | None, final: Metrics) -> D
     return {"label": label or capital(text.metric(name)), "value": text.number(value), "note": note}
 
 
+def _leak_key(run: Run) -> Data:
+    found = parties.worst_leak(run)
+    if found is None:
+        return {"label": "Label leak", "value": text.UNKNOWN, "note": "no gradient was measured"}
+    note = "undefended" if found.defence == "none" else parties.DEFENCES.get(found.defence, found.defence)
+    return {"label": "Label leak, AUC", "value": text.number(found.mean), "note": f"{note}; 0.5 is guessing"}
+
+
 def _privacy_key(run: Run, draw: Drawer) -> Data:
     if run.role == "central":
         return {"label": "Privacy", "value": "none", "note": "all records in one place"}
+    if run.vertical:
+        return _leak_key(run)
     if run.privacy is None:
         if run.secure:
             return {"label": "Privacy", "value": "only sums", "note": "the hub saw no single update; no ε"}
@@ -148,7 +158,7 @@ def _ranges(run: Run) -> Data | None:
     drawn = [_placed(r, at) for r in rows]
     bar = "The pale bar is the 95 % interval of the federated model. " if any(r["lo"] is not None for r in rows) else ""
     ring = f"In the first row each ring is one {run.client_word[0]}’s own model, judged on everyone." if local else ""
-    where = "the source’s own test set" if judged.split == "own" else f"held-out {run.row_word[1]}"
+    where = "the source’s own test set" if judged.split == "own" else f"held-out {run.judged_word[1]}"
     heading = verdict.title_result(run)
     return {
         "heading": heading,
@@ -200,7 +210,7 @@ def _range_row(run: Run, judged: Judged, name: str, i: int | None) -> Data:
         few, label = min((positives, 1), (n - positives, 0))
         word = run.classes[label] if len(run.classes) == 2 else f"class {label}"
         note = f"{text.number(mine)} from {few} of {n} {word}: says little"
-    label = f"All {run.row_word[1]}" if i is None else run.who(i)
+    label = f"All {run.judged_word[1]}" if i is None else run.who(i)
     row: Data = {
         "name": label,
         "n": n,
@@ -221,7 +231,7 @@ def _known(found: Iterable[Metrics], name: str) -> list[float]:
 
 
 def _tip(run: Run, r: Data) -> str:
-    told = [r["name"] + (f", {text.plural(r['n'], run.row_word)}" if r["n"] is not None else "")]
+    told = [r["name"] + (f", {text.plural(r['n'], run.judged_word)}" if r["n"] is not None else "")]
     ends = f" (95 %: {text.short(r['lo'])} to {text.short(r['hi'])})" if r["lo"] is not None else ""
     told.append(f"federated {text.number(r['fed'])}{ends}")
     told += [f"pooled {text.number(r['pooled'])}"] if r["pooled"] is not None else []
@@ -233,7 +243,7 @@ def _numbers(run: Run, rows: list[Data], name: str) -> Data:
     judged, pooled, local = run.last, run.beside.get("central"), run.beside.get("local")
     second = next((m for m in text.ordered(run.metric_names, name) if m not in (name, "loss")), "loss")
     label = capital(text.metric(name))
-    head = ["Tested on", run.row_word[1], f"{label} federated", "95 %"]
+    head = ["Tested on", run.judged_word[1], f"{label} federated", "95 %"]
     head += [*(["pooled"] if pooled else []), *(["alone"] if local else [])]
     head += [f"{text.metric(second)} federated"] if second != name else []
     head += ["pooled"] if pooled and second != name else []
