@@ -23,6 +23,7 @@ from manyloom.core.validate import show  # noqa: E402
 from manyloom.job import later, reference  # noqa: E402
 from manyloom.job.reference import Row  # noqa: E402
 from manyloom.job.tables import TABLES, Table  # noqa: E402
+from manyloom.job.vertical.tables import VERTICAL  # noqa: E402
 from manyloom.llm.tuning import tuning  # noqa: E402
 from manyloom.server import SERVERS  # noqa: E402
 from manyloom.transforms import clip, eden, error_feedback, qsgd, random_k, top_k, uniform  # noqa: E402
@@ -57,7 +58,34 @@ A job is a TOML file of flat tables. A key is the argument of the same name of a
 - On the command line: `manyloom run JOB.toml algorithm.lr=0.05 job.rounds=10`.
 - The job's **digest** is taken over all tables, defaults filled in, but not `[runtime]`, `[card]` and `data_dir`.
 
-The tables: {tables}.
+The tables: {tables}. Those of a [vertical job](#vertical-jobs): {vertical}.
+"""
+PARTIES = """## Vertical jobs
+
+With `kind = "vertical"` in `[job]` the parties know other columns of the same people: one has the label, the others
+have features. A round is a pass over the rows that all of them share. `[parties]`, `[align]` and `[cut]` are added,
+and `[data]`, `[model]`, `[algorithm]` and `[runtime]` take other keys than above.
+
+```toml
+{example}```
+"""
+EXAMPLE = """\
+[job]
+kind = "vertical"
+rounds = 8
+
+[parties]
+bank = "bank.csv"
+shop = "shop.csv"
+
+[data]
+source = "csv"
+label = "y"
+ids = ["id"]
+id_types = ["int"]
+
+[model]
+name = "split-mlp"
 """
 TITLES = {
     "job": "who learns, how long",
@@ -77,6 +105,9 @@ TITLES = {
     "simulate": "faults, in a simulation",
     "runtime": "where and how it runs; not in the digest",
     "card": "what only a person knows; not in the digest",
+    "parties": "who has which file",
+    "align": "how rows are matched",
+    "cut": "what happens to what crosses the cut",
 }
 
 
@@ -146,13 +177,18 @@ def _words(text: str) -> Iterator[str]:
 def page() -> Iterator[str]:
     example = (ROOT / "src/manyloom/jobs/heart.toml").read_text("utf-8")
     named = ", ".join(f"[`[{t}]`](#{anchor(t)})" for t in TABLES)
-    yield HEAD.format(example=example, tables=named)
+    theirs = [t for t in VERTICAL.tables.values() if t.name != "card"]
+    parties = ", ".join(f"[`[{t.name}]`](#{anchor(t.name, t.name in TABLES)})" for t in theirs)
+    yield HEAD.format(example=example, tables=named, vertical=parties)
     for table in TABLES.values():
         yield from section(table)
+    yield PARTIES.format(example=EXAMPLE)
+    for table in theirs:
+        yield from section(table, table.name in TABLES)
     yield "## Not in this version"
     yield ""
     yield "These are part of the file's format and refused by name, never ignored: "
-    yield ", ".join(f"`[{t}]`" for t in later.TABLES) + "; and"
+    yield ", ".join(f"`[{t}]`" for t in later.TABLES) + "; and" if later.TABLES else ""
     yield ""
     for (table, key), values in later.VALUES.items():
         yield f"- `[{table}] {key}`: " + ", ".join(f"`{show(v)}`" for v in values)
@@ -160,14 +196,26 @@ def page() -> Iterator[str]:
         yield f"- `[{table}]`: " + ", ".join(f"`{k}`" for k in keys)
 
 
-def anchor(table: str) -> str:
+def title(table: str, again: bool = False) -> str:
+    """A table's heading; `again`: of a vertical job, where another of this name stands above."""
+    return f"[{table}] of a vertical job" if again else f"[{table}] {TITLES[table]}"
+
+
+def anchor(table: str, again: bool = False) -> str:
     """The anchor that Markdown readers make of a table's heading."""
-    return f"{table}-{TITLES[table]}".replace(" ", "-").replace(",", "").replace(";", "").replace("'", "")
+    return title(table, again).translate(str.maketrans(" ", "-", "[],;'"))
 
 
-def section(table: Table) -> Iterator[str]:
-    yield f"## [{table.name}] {TITLES[table.name]}"
+def section(table: Table, again: bool = False) -> Iterator[str]:
+    yield f"## {title(table.name, again)}"
     yield ""
+    if table.free is not None:
+        yield "| key | type | default | rule | meaning |"
+        yield "|---|---|---|---|---|"
+        yield ("| NAME | text | none | two at least | a party's file, CSV or Parquet, relative to the job file; "
+               "whose file has `label` is the label party |")  # fmt: skip
+        yield ""
+        return
     yield from grid(reference.rows(table))
     for name in table.names:
         yield f"### {name}"
@@ -176,10 +224,10 @@ def section(table: Table) -> Iterator[str]:
         yield ""
         if own := reference.rows(table, name):
             yield from grid(own)
-        if table.name == "algorithm" and CARDS[name].server != "sgd":
+        if table.name == "algorithm" and not again and CARDS[name].server != "sgd":
             yield f"Server step by default: `{CARDS[name].server}`."
             yield ""
-        if table.name == "algorithm" and (other := reference.deviations(name)):
+        if table.name == "algorithm" and not again and (other := reference.deviations(name)):
             yield "Other defaults than above: " + ", ".join(f"`{k} = {show(v)}`" for k, v in other.items()) + "."
             yield ""
 

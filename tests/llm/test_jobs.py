@@ -13,7 +13,8 @@ import manyloom as ml
 from manyloom.core.errors import BadInput
 from manyloom.job.events import Adapter, Combined, RoundDone, RunDone, Tokens
 
-pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")  # peft asks for it
+# peft asks for it
+pytestmark = pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
 RULES = ("svd", "fedavg", "ffa", "rolora")
 
 

@@ -158,4 +158,5 @@ def train(
     except TooFew as error:
         why = error.problems[0].what
         return Round(server, rule, back, samples, steps, loss, lost, up, down, enough=False, why=why, at=closed)
-    return Round(state, rule, back, samples, steps, loss, lost, up, down, enough=True, at=closed, **told)
+    return Round(state, rule, back, samples, steps, loss, lost, up, down, enough=True, at=closed,
+                 kept=told.get("kept"), agg_error=told.get("agg_error"))  # fmt: skip

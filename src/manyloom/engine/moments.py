@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from manyloom.core.slots import Slots
+from manyloom.core.tensors import from_numpy
 from manyloom.data.store import Slab
 from manyloom.engine.engine import Engine, quiet
 from manyloom.work.coral import moments as of_rows
@@ -19,7 +20,8 @@ def moments(engine: Engine, slab: Slab, theta: Tensor, running: Tensor | None = 
         if engine.buffers.d:
             engine.machine.start(engine.strangers["buffers"] if running is None else running)
         theta = theta.to(engine.loop.device, engine.layout.dtype)
-        for rows in torch.from_numpy(slab.rows).split(engine.loop.judged):
+        index, many = from_numpy(slab.rows), engine.loop.judged
+        for rows in (index[lo : lo + many] for lo in range(0, len(index), many)):
             found.append(program.forward(theta, engine.loop.cast(slab, slab.x[rows]))[1].double().cpu())
     mu, cov = of_rows(torch.cat(found))
     return {"mu": mu.float(), "cov": cov.float(), "rows": torch.tensor([float(len(slab.rows))])}

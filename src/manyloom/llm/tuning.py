@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -86,6 +86,7 @@ def tuning(
         "scale": model.lora.scale,
         "dtype": model.spec.dtype,
         "combine": rule,
+        "base_parameters": sum(p.numel() for n, p in model.template.named_parameters() if ".lora_" not in n),
         "notes": list(model.notes),
     }
     own = Own(about, partial(_save, rule), partial(_say, model), model.prompts)
@@ -94,7 +95,8 @@ def tuning(
     made = replace(algorithm, tables=tables, turns=((B,), (A,)) if rule == "rolora" else ())
     if not robust and rule in ("svd", "fedavg") and not (private or secure):
         combined = svd(model.pairs, model.layout, seed) if rule == "svd" else averaged(model.pairs, model.layout)
-        made = replace(made, aggregate=combined._replace(weighed=True, table={}), weights=algorithm.weights or "samples")
+        made = replace(made, aggregate=combined._replace(weighed=True, table={}))
+        made = replace(made, weights=algorithm.weights or "samples")
     return Tuning(task, made, replace(fed, told=told or federation.told))
 
 
@@ -126,7 +128,8 @@ def _unsound(rule: str, a: Algorithm, private: bool, secure: bool, robust: bool)
 
 def _save(rule: str, folder: Path, module: nn.Module, facts: Mapping[str, Any]) -> str:
     known = {k: facts[k] for k in About._fields if k in facts}
-    return save_adapter(folder, module, About(**{**known, "rule": rule}))
+    about: dict[str, Any] = {**known, "rule": rule}
+    return save_adapter(folder, module, About(**about))
 
 
 def _say(model: LanguageModel, module: nn.Module) -> list[tuple[str, str]]:
@@ -135,4 +138,4 @@ def _say(model: LanguageModel, module: nn.Module) -> list[tuple[str, str]]:
 
 def with_table(made: Tuning, table: Mapping[str, object]) -> Tuning:
     """The same parts, with the [model] table that makes the model again."""
-    return made._replace(task=replace(made.task, table=dict(cast("Mapping[str, object]", table))))
+    return made._replace(task=replace(made.task, table=dict(table)))
