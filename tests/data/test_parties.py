@@ -17,7 +17,7 @@ from manyloom.data.parties import Reader
 from manyloom.data.sources import vertical
 
 REAL = pytest.mark.skipif(not os.environ.get("MANYLOOM_DATA"), reason="MANYLOOM_DATA names no data directory")
-BANK = "id,limit,job,y\n1,10,clerk,0\n2,20,,1\n003,60,smith,1\n4,,smith,\n"
+BANK = "id,limit,job,y\n4,,smith,\n1,10,clerk,0\n2,20,,1\n003,60,smith,1\n"
 SHOP = "town,id,spent\nKiel,3,1.5\nBonn,1,\nKiel,9,4.5\n"
 
 
@@ -41,7 +41,7 @@ def wrong(files, **keys):
 def test_who_has_the_label_and_what_the_others_have(files):
     found = made(files)
     assert found.names == ("shop", "bank") and found.label.name == "bank"
-    assert found.label.ids == (["1", "2", "003"],)  # the fourth has no label
+    assert found.label.ids == (["1", "2", "003"],)  # 4 has no label
     assert found.label.y.tolist() == [0, 1, 1] and found.label.y.dtype == torch.int64
     assert (found.classes, found.labels, found.target) == (2, ("0", "1"), "class")
     shop = found.features[0]
@@ -87,7 +87,7 @@ def test_new_rows_are_encoded_by_the_statistics_that_were_kept(files, tmp_path):
 def test_new_rows_of_a_party_of_labels_alone(files, tmp_path):
     found = made(files, features=["spent"])
     rows = found.read("bank", files["bank"])
-    assert rows.x.shape == (4, 0) and rows.y.tolist() == [0, 1, 1, -1]
+    assert rows.x.shape == (4, 0) and rows.y.tolist() == [-1, 0, 1, 1]
 
 
 def test_new_rows_without_their_ids_or_columns(files):
@@ -153,6 +153,15 @@ def test_parties_that_are_none_or_one_or_have_the_label_twice(files, tmp_path):
     assert twice[0].code == "contradiction" and "bank.csv" in str(twice[0].rule)
     gone = wrong({"bank": files["bank"] + "x", "shop": str(tmp_path / "shp.csv"), "third": files["shop"]})
     assert [p.code for p in gone] == ["data-missing"] * 2 and "shop.csv" in str(gone[1].mend)
+
+
+def test_numbers_that_are_none_are_told_with_their_file(files):
+    shop = Path(files["shop"])
+    shop.write_text(SHOP.replace("1.5", "inf"))
+    found = wrong(files)
+    assert [p.code for p in found] == ["not-finite"] and found[0].where == "shop.csv"
+    shop.write_text(SHOP)
+    assert wrong(files, standardise=False)[0].where == "shop.csv"  # a gap that nothing fills
 
 
 def test_breast_cancer_by_columns_is_the_same_patients_in_another_order():

@@ -25,7 +25,7 @@ from manyloom.secure.settings import Secure
 from tests.toys import Listening, classes, history, hospitals, of, play, secured, theta
 
 LOCAL = {"lr": 0.1, "batch_size": 5}
-BUT = ("fedper", "fedbuff")  # the one needs a key of its own, the other is refused beside [secure]
+BUT = ("fedper", "fedbuff", "coral")  # the first needs a key of its own, the others are refused beside [secure]
 SUMMABLE = [n for n, make in A.RECIPES.items() if n not in BUT and set(make().work.sends.values()) == {"d"}]
 S = 2**18
 

@@ -228,14 +228,19 @@ def test_more_lost_or_corrupt_than_any_sum_survives():
     assert p.code == "secure-infeasible" and "lower delta_drop or gamma" in p.mend
 
 
-def test_weights_whose_largest_is_not_known():
+def test_weights_whose_largest_is_found_or_must_be_said():
     """Rows that count ten each: by the rows alone every weight would be beyond the cap, and all clients weigh alike."""
     tens = Task(lambda: nn.Linear(6, 3), metrics=["accuracy"], size=lambda y: 10 * torch.ones_like(y))
     make = lambda table: replace(secured(table=table, rounds=1, eval_every=9), task=tens)  # noqa: E731
+    fed = hospitals()
+    rows = [fed.slab([i]).gather() for i in range(len(fed))]
+    unread = ml.Federation.of_callables(rows.__getitem__, [len(y) for _, y in rows], test=0.0, classes=3, features=(6,))
     with pytest.raises(BadInput) as error:
-        Job(tens, A.fedavg(lr=0.1), hospitals(), rounds=1, **SUMS)
-    [p] = error.value.problems
-    assert p.code == "weight-cap-missing" and "weight_cap" in p.mend
+        Job(tens, A.fedavg(lr=0.1), unread, rounds=1, **SUMS)
+    [p] = [p for p in error.value.problems if p.code == "weight-cap-missing"]
+    assert "weight_cap" in p.mend
+    found = Job(tens, A.fedavg(lr=0.1), fed, rounds=1, **SUMS)
+    assert found.secure is not None and found.secure.weight_cap == 10 * int(fed.sizes.max())
     j = make({"weight_cap": 220})
     torch.testing.assert_close(theta(j), theta(replace(j, secure=None)), rtol=0, atol=1e-5)
     alike = make({"weight_cap": 22})

@@ -162,7 +162,7 @@ def test_the_parts_make_the_joint_model_again(table, whole):
 # ---- going on
 
 
-@pytest.mark.parametrize("at", [1, 2])
+@pytest.mark.parametrize("at", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_stopped_and_resumed(table, whole, tmp_path, at):
     seen: list[object] = []
     for event in ml.run(job(table), home=tmp_path, stop=lambda: len(seen) >= at):
@@ -340,7 +340,7 @@ def four(table: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("verb", ["cut.forward", "cut.judge"])
+@pytest.mark.parametrize("verb", ["cut.forward", pytest.param("cut.judge", marks=pytest.mark.slow)])
 def test_one_of_three_is_made_up_for_where_the_job_says_so(four, verb):
     made = job(four, cut__on_missing="impute", job__rounds=2)
     last = list(ml.run(made, Losing(verb, only=1), home=four / "home"))[-1]

@@ -188,6 +188,18 @@ def test_a_party_lets_in_only_whom_it_pinned() -> None:
         at.open()
 
 
+def test_a_party_checks_the_others_signatures_itself() -> None:
+    """The label party lets a thief in as "app": "shop" has the true key of "app", and takes no part."""
+    at = Meeting("shop", "app")
+    thief = node("app")
+    own = opening.handlers(thief, at.pins | {"app": thief.public}, SCHEMA, PARAMETERS)
+    at.players.handlers = [at.players.of(0), own]
+    with pytest.raises(RunFailed, match=r'"shop" gave no answer to open.check') as caught:
+        at.open(pins=at.pins | {"app": thief.public})
+    assert 'the signature of "app"' in " ".join(str(caught.value).split())
+    assert "xid" not in at.players.memory[0]
+
+
 def test_a_party_misses_its_own_hello() -> None:
     """A hub that plays two openings against each other: all is signed, but from another hello."""
     at = Meeting("shop", "app")

@@ -38,7 +38,7 @@ def test_hkdf_is_rfc_5869s() -> None:
     """Its first test case; and the key of a pair, by hand."""
     made = HKDF(SHA256(), 42, bytes(range(13)), bytes(range(0xF0, 0xFA))).derive(b"\x0b" * 22)
     assert made.hex() == "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865"
-    a, b, xid = bytes(range(32)), bytes(range(1, 33)), bytes(32)
+    a, b, xid = bytes(range(32)), bytes(range(1, 33)), bytes(range(2, 34))
     left, right = agreed(a, public(b), xid, "bank", "shop"), agreed(b, public(a), xid, "shop", "bank")
     assert left.out == right.back and left.back == right.out and left.out != left.back
     assert derived(b"s", xid, "bank", "shop") == HKDF(

@@ -226,7 +226,8 @@ def _sentence(found: Baseline, job: Job) -> str:
     took = f", {seconds(found.seconds)}" if found.seconds else ""
     if found.kind == "central":
         rows = int(sum(m["rows"] for m in found.clients.values())) or (len(fed.own.rows) if fed.own else 0)
-        return f"{told} on {plural(rows, ('held-out ' + fed.row_word[0], 'held-out ' + fed.row_word[1]))}{took}"
+        one, many = ("token", "tokens") if fed.target == "text" else fed.row_word
+        return f"{told} on {plural(rows, ('held-out ' + one, 'held-out ' + many))}{took}"
     one, many = fed.client_word
     return f"{told}: mean of {plural(len(found.alone_on_all), (one, many))}, each on its own {fed.row_word[1]}{took}"
 

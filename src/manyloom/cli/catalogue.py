@@ -29,7 +29,7 @@ def _complete_data(incomplete: str) -> list[str]:
 
 
 NAMES = ("fedavg", "fedprox", "scaffold", "fednova", "feddyn", "moon", "fedsam", "ditto", "fedper", "fedbn",
-         "fedbuff", "fedavgm", "fedadam", "fedyogi", "fedadagrad")  # fmt: skip
+         "fedbuff", "coral", "fedavgm", "fedadam", "fedyogi", "fedadagrad")  # fmt: skip
 """The recipes, for completion without torch; a test compares."""
 
 

@@ -18,7 +18,6 @@ from manyloom.core.validate import nearest
 
 if TYPE_CHECKING:
     from manyloom.job.job import Job
-    from manyloom.job.kinds import horizontal
 
 LABELS = ("label", "target", "y", "class", "outcome", "diagnosis", "disease", "default", "price", "value")
 CLIENTS = ("client", "site", "hospital", "clinic", "centre", "center", "ward", "bank", "branch", "shop", "user",
@@ -132,6 +131,7 @@ def _tried(part: Path, given: Tables) -> Job:
     """The job, as a number is predicted or a class: the model that fits either is taken first."""
     from manyloom.core.errors import BadInput
     from manyloom.job.job import Job
+    from manyloom.job.kinds import horizontal
     from manyloom.job.toml import write
 
     path = part / "job.toml"

@@ -75,9 +75,12 @@ def predict(
 
 def _whole(out: Out, folder: Folder, file: Path, to: Path | None, keep: str | None, model: str) -> int:
     """A model for all, on one file of rows."""
+    from manyloom.track.adapter import SavedAdapter
     from manyloom.track.model import load_model
 
     saved = load_model(folder.path, "best" if model == "best" else "final")
+    if isinstance(saved, SavedAdapter):
+        raise saved.refusal(file)
     columns = saved.read(file)
     found = saved.predict(file)
     path = to or beside(file)

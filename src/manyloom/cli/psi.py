@@ -2,55 +2,24 @@
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast, get_args
 
 from typer import Argument, Option
 
+from manyloom.cli.keyed import Repeated, Side, Type, columns_of, one_of, pairs_of, side_of, types_of
 from manyloom.cli.out import Out, fields, shown
-from manyloom.core.errors import BadInput, Problem, bad
-from manyloom.core.text import count, listed, percent, plural, seconds, size
-from manyloom.core.validate import nearest
+from manyloom.core.errors import bad
+from manyloom.core.text import count, percent, plural, seconds, size
 
 if TYPE_CHECKING:
     from manyloom.core.exchange import Exchange
-    from manyloom.data.sources.frame import Cells
-    from manyloom.vertical.ids import Keys
     from manyloom.vertical.psi import Aligned
 
 Reveal = Literal["both", "label", "count"]
-Repeated = Literal["reject", "first"]
-Type = Literal["int", "text", "bytes"]
-EXACT = 2**53  # a float from here on may be another whole number
 QUIET = 2.0  # seconds between two lines of progress
-
-
-@dataclass(frozen=True)
-class Side:
-    """One party: its file, the columns of the key as texts, the canonical keys."""
-
-    file: Path
-    name: str
-    columns: tuple[str, ...]
-    texts: tuple[Sequence[str], ...]
-    keys: Keys
-
-    @property
-    def rows(self) -> int:
-        return len(self.texts[0])
-
-    @property
-    def ids(self) -> int:
-        return len(self.keys.keys)
-
-    @property
-    def repeated(self) -> int:
-        """Rows with an id that an earlier row has."""
-        return self.rows - self.keys.left_out - self.ids
 
 
 def psi(
@@ -86,18 +55,18 @@ def psi(
     Both files lie on this machine, but the two sides exchange only what they would exchange between organisations:
     ids hashed to a curve and masked by each side's secret. Rows without an id are left out.
     """
-    shown_to = cast("Reveal", _one_of("--reveal", reveal, get_args(Reveal)))
-    rule = cast("Repeated", _one_of("--duplicates", duplicates, get_args(Repeated)))
+    shown_to = cast("Reveal", one_of("--reveal", reveal, get_args(Reveal)))
+    rule = cast("Repeated", one_of("--duplicates", duplicates, get_args(Repeated)))
     if to is not None and shown_to == "count":
         raise bad("bad-argument", "with --reveal count nobody learns the common ids", got=f"--out {to}",
                   mend="leave out --out, or take --reveal both")  # fmt: skip
-    pairs = _pairs(key)
+    pairs = pairs_of(key)
     from manyloom.data.rows import read_file
 
-    cells = [_columns(read_file(file), [p[i] for p in pairs], file) for i, file in enumerate((left, right))]
-    kinds = _types(types, pairs, cells)
+    cells = [columns_of(read_file(file), [p[i] for p in pairs], file) for i, file in enumerate((left, right))]
+    kinds = types_of(types, pairs, cells)
     sides = [
-        _side(file, other, [p[i] for p in pairs], cells[i], kinds, casefold, rule)
+        side_of(file, other, [p[i] for p in pairs], cells[i], kinds, casefold, rule)
         for i, (file, other) in enumerate(((left, right), (right, left)))
     ]
     began = time.perf_counter()
@@ -164,86 +133,6 @@ def _document(side: Side) -> dict[str, Any]:
         "left_out": side.keys.left_out,
         "repeated": side.repeated,
     }
-
-
-# ---- what was asked for
-
-
-def _one_of(flag: str, given: str, known: Sequence[str]) -> str:
-    if given not in known:
-        near = nearest(given, known)
-        raise bad("unknown-name", f'{flag} can\'t be "{given}"', got=f"{flag} {given}", rule=listed(known, "or"),
-                  mend=f"did you mean {near}?" if near else None)  # fmt: skip
-    return given
-
-
-def _pairs(key: str) -> list[tuple[str, str]]:
-    """The key's columns, by name in LEFT and in RIGHT.
-
-    >>> _pairs("id, name=surname")
-    [('id', 'id'), ('name', 'surname')]
-    """
-    found: list[tuple[str, str]] = []
-    for word in key.split(","):
-        a, equals, b = (part.strip() for part in word.partition("="))
-        found.append((a, b if equals else a))
-    twice = any(len({p[i] for p in found}) < len(found) for i in (0, 1))
-    if twice or not all(a and b for a, b in found):
-        raise bad("bad-argument", "a column stands twice" if twice else "a column has no name", got=f"--key {key}",
-                  rule="names with commas between; LEFT=RIGHT where they differ",
-                  mend="as in --key id=kunde,born")  # fmt: skip
-    return found
-
-
-def _columns(columns: Mapping[str, Cells], names: Sequence[str], file: Path) -> list[Cells]:
-    for name in names:
-        if name not in columns:
-            near = nearest(name, columns)
-            raise bad("unknown-name", f'{file.name} has no column "{name}"', got=f"--key ... {name}",
-                      rule="it has " + listed(columns, most=10),
-                      mend=f'did you mean "{near}"?' if near else None)  # fmt: skip
-        numbers = columns[name].numbers
-        if columns[name].kind == "bool":
-            raise bad("bad-id", f'column "{name}" of {file.name} holds true and false', rule="ids are numbers or text")
-        if numbers is not None and bool((abs(numbers) >= EXACT).any()):
-            raise bad("bad-id", f'column "{name}" of {file.name} holds numbers that were read inexactly',
-                      rule="whole numbers below 2^53", mend="write this column as text")  # fmt: skip
-    return [columns[name] for name in names]
-
-
-def _types(given: str | None, pairs: Sequence[tuple[str, str]], cells: Sequence[Sequence[Cells]]) -> list[Type]:
-    """Of each column: as told, or int where both files hold whole numbers alone, else text."""
-    if given is None:
-        return ["int" if all(_whole(c) for c in both) else "text" for both in zip(*cells)]
-    words = [_one_of("--type", word.strip(), get_args(Type)) for word in given.split(",")]
-    if len(words) != len(pairs):
-        raise bad("bad-argument", f"{plural(len(words), ('type', 'types'))} for "
-                  f"{plural(len(pairs), ('id column', 'id columns'))}", got=f"--type {given}",
-                  mend="one for each, as in --type int,text")  # fmt: skip
-    return cast("list[Type]", words)
-
-
-def _whole(cells: Cells) -> bool:
-    return all(re.fullmatch(r"[+-]?[0-9]+", text) for text in cells.as_texts() if text)
-
-
-def _side(file: Path, other: Path, names: Sequence[str], cells: Sequence[Cells], kinds: Sequence[Type], casefold: bool,
-          duplicates: Repeated) -> Side:  # fmt: skip
-    from manyloom.vertical.ids import canonical
-
-    texts = tuple(c.as_texts() for c in cells)
-    try:
-        keys = canonical(texts, kinds, casefold=casefold, duplicates=duplicates, names=names)
-    except BadInput as error:
-        raise BadInput(*(_here(p, file) for p in error.problems)) from None
-    name = file.name if file.name != other.name else str(file)
-    return Side(file, name, tuple(names), texts, keys)
-
-
-def _here(problem: Problem, file: Path) -> Problem:
-    """A problem with ids as this verb tells it: in which file, and with its own flags."""
-    mend = problem.mend and problem.mend.replace('set [align] duplicates = "first"', "add --duplicates first")
-    return replace(problem, what=f"{file.name}: {problem.what}", mend=mend)
 
 
 # ---- the two parties

@@ -229,7 +229,7 @@ def _leak(e: Event) -> str:
 
 def _round_done(e: Event) -> str:
     metrics: Mapping[str, object] = e.get("metrics") or {}
-    names = [*(["loss"] if "loss" in metrics else []), *ordered(metrics.keys() - {"loss"}, e.get("watch"))]
+    names = [*(["loss"] if "loss" in metrics else []), *ordered((m for m in metrics if m != "loss"), e.get("watch"))]
     shown = [f"{k} {number(metrics[k]).replace(' ', '')}" for k in names[:3]]
     told: list[str] = []
     back, asked = e.get("back"), e.get("asked")

@@ -25,9 +25,10 @@ def error(value: object, exact: bool = False) -> str:
 def adapter(e: Event) -> str:
     """Which matrices of which base get adapters, and how these are combined."""
     targets = [str(t) for t in cast("list[object]", e.get("targets") or [])]
-    named = ",".join(targets) if len(targets) <= MOST else str(len(targets))
-    told = [f"matrices={e.get('matched')}", f"rank={e.get('r')}", f"numbers={e.get('d')}", f"combine={e.get('combine')}"]
-    lines = [" ".join(["adapter ", slug(str(e.get("base"))), *which, *told]) for which in ([f"targets={named}"], [])]
+    named = ",".join(targets) if len(targets) <= MOST else f"targets={len(targets)}"
+    words = (("matrices", "matched"), ("rank", "r"), ("numbers", "d"), ("combine", "combine"))
+    told = [f"{word}={e.get(key)}" for word, key in words]
+    lines = [" ".join(["adapter ", slug(str(e.get("base"))), *which, *told]) for which in ([named], [])]
     return lines[0] if len(lines[0]) <= 80 else lines[1]
 
 

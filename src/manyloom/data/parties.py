@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from manyloom.core.errors import BadInput, Problem
+from manyloom.core.errors import BadInput, Problem, bad
 from manyloom.core.exchange import Ask, Lost, Reply, play
 from manyloom.core.tensors import from_numpy
 from manyloom.core.validate import nearest, show
@@ -197,7 +197,18 @@ def holding(
     separator: str = ",",
     header: bool = True,
 ) -> Holding:
-    """A party of a raw table of its rows and of the texts of its id columns, a value a row."""
+    """A party of a raw table of its rows and of the texts of its id columns, a value a row.
+
+    Raises `not-finite` for an infinite number, which would make its column's mean one.
+    """
+    infinite = np.isinf(table.numbers)
+    if infinite.any():
+        column = int(infinite.any(axis=0).argmax())
+        raise bad("not-finite", "features hold values that are not numbers",
+                  got=f'{int(infinite[:, column].sum())} infinite in column "{table.schema.numbers[column]}" of party '
+                      f'"{name}", first in row {int(infinite[:, column].argmax()) + 1}',
+                  rule="the model takes finite numbers only",
+                  mend="clean the data, or name the value in [data] missing")  # fmt: skip
     pre = own_statistics(table, name, standardise=standardise)
     reader = Reader(name, tuple(ids), pre, separator, header)
     return Holding(reader, tuple(ids.values()), from_numpy(pre.encode(table)), None if y is None else labels_of(y))

@@ -30,4 +30,4 @@ def horizontal(job: AnyJob, verb: str) -> Job:
     if isinstance(job, Job):
         return job
     raise bad("other-kind", f"{verb} is for horizontal jobs", got='kind = "vertical" in [job]',
-              rule="in a vertical job " + VERTICAL.rule, mend="manyloom plan, run and predict take either kind")  # fmt: skip
+              rule="in a vertical job " + VERTICAL.rule, mend="plan, run and predict take either kind")  # fmt: skip

@@ -164,6 +164,6 @@ def _rounds(
             record["clock"] - opens if "clock" in record else None,
             state,
         )
-    if status == "done":
+    if status in ("done", "stopped"):
         yield from spoken(job, ready, state)
     yield ev.RunDone(status, reason, dict(record["final"]), privacy=promised(job, account), state=state)

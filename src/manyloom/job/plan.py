@@ -17,7 +17,7 @@ from manyloom.algorithms.turns import part_of
 from manyloom.core import text as say
 from manyloom.core.exchange import Runtime
 from manyloom.core.slots import size_bytes
-from manyloom.job import promise
+from manyloom.job import promise, tuned
 from manyloom.job.events import RoundDone
 from manyloom.job.job import Job
 from manyloom.job.loop import loop, start
@@ -36,7 +36,7 @@ class Plan:
 
     Args:
         job: name, digest, toml (None for a job that no file can hold).
-        model: name and number of parameters.
+        model: name and number of parameters; of a language model its adapter.
         clients: name, train and test rows, label counts (of small federations).
         population: clients, rows, quantiles of sizes.
         skew: total variation of each client's labels to the whole, and their entropy in bits.
@@ -140,11 +140,12 @@ def of(job: Job, ready: Prepared, seconds: float | None = None) -> Plan:
                 f"{say.size(kept * visited)} in all; of strangers each round fedprox is the stateless choice"
             )
     tv = skew["label_tv"]
-    warnings += remarks(job)
+    adapter = tuned.told(job, ready, expected)
+    warnings += remarks(job) + tuned.warnings(adapter)
     warnings += robust_remarks(algorithm.aggregate, round(expected), skewed=bool(tv) and math.fsum(tv) / len(tv) > 0.3)
     return Plan(
         job={"name": job.name, "digest": job.digest, "toml": toml},
-        model={"name": job.task.name or "module", "parameters": d},
+        model={"name": job.task.name or "module", "parameters": d, **({"adapter": adapter} if adapter else {})},
         clients=clients,
         population={
             "clients": len(fed),
@@ -247,7 +248,8 @@ def _does(job: Job, steps: float) -> str:
         who = f"each of {say.count(n)} {fed.client_word[1]} with probability {job.rate:.3g}"
     table = a.tables["algorithm"]
     local = f"{say.count(round(steps))} steps of {str(table['optimiser']).upper()} (lr {table['lr']:g})"
-    weigh = "by their " + fed.row_word[1] if a.weights == "samples" else "alike"
+    counted = fed.row_word[1] if job.task.size is None else "supervised tokens"
+    weigh = "by their " + counted if a.weights == "samples" else "alike"
     gets = "the sum of their updates" if job.secure else "each update"
     if job.privacy is not None:
         gets = f"{gets}, clipped at {job.privacy.clip:g}, and adds noise"
@@ -282,7 +284,10 @@ def lines(p: Plan) -> list[str]:
     digest = str(p.job["digest"])
     out = [f"{'job':9}{p.job['name']:<40}digest {say.digest(digest)}"]
     out += say.field("does", p.does).split("\n")
-    out += [f"{'model':9}{p.model['name']}, {say.plural(p.model['parameters'], ('parameter', 'parameters'))}"]
+    if "adapter" in p.model:
+        out += tuned.lines(p.model)
+    else:
+        out += [f"{'model':9}{p.model['name']}, {say.plural(p.model['parameters'], ('parameter', 'parameters'))}"]
     out += _clients(p)
     b = p.bytes
     out += [
@@ -320,6 +325,7 @@ def _protection(p: Plan) -> list[str]:
                      f"{g['adjacency']}; {budget}after {p.rounds} rounds").split("\n")  # fmt: skip
     for name in ("mechanism", "sampling", "accountant", "against"):
         out += say.field("", f"{name}: {g[name]}").split("\n")
+    out += tuned.noise(p.model)
     for other in g["others"]:
         out += say.field(
             "", f"without amplification: epsilon {other['epsilon']:.4f}, against {other['against']}"

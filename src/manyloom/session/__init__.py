@@ -16,6 +16,7 @@ from manyloom.job.plan import Plan
 from manyloom.job.state import State
 from manyloom.session.kinds import kind_of
 from manyloom.session.written import written
+from manyloom.track.adapter import SavedAdapter
 from manyloom.track.environment import environment
 from manyloom.track.folder import Folder
 from manyloom.track.model import SavedModel, load_model
@@ -189,8 +190,9 @@ def train(
     return cast(Result, done.result)
 
 
-def load(run: str | Path, home: str | Path | None = None) -> SavedModel | JointModel:
-    """The model of a finished run, by its name or its folder; of a vertical run, the parties' parts together."""
+def load(run: str | Path, home: str | Path | None = None) -> SavedModel | SavedAdapter | JointModel:
+    """The model of a finished run, by its name or its folder: of a vertical run the parties' parts together, of a tuned
+    language model its adapter."""
     path = Path(run)
     if not (path / "model.json").is_file() and not (path / "parts").is_dir():
         with Store.open(home) as store:

@@ -83,11 +83,14 @@ def _front(run: Run) -> str:
         if run.model.get("name") == "lstm"
         else "tabular-classification"
     )
-    task = "tabular-regression" if run.target == "number" else task
-    tags = ["federated-learning", *(["secure-aggregation"] if run.secure else []),
+    task = "tabular-regression" if run.target == "number" else "text-generation" if run.language else task
+    tags = ["federated-learning", *(["lora"] if run.language else []), *(["secure-aggregation"] if run.secure else []),
             *(["differential-privacy"] if promise.complete(run) else []), task]  # fmt: skip
     source = text.slug(str(run.source.get("name") or "own-data"))
-    lines = ["---", "library_name: manyloom", f"tags: [{', '.join(tags)}]"]
+    lines = ["---", f"library_name: {'peft' if run.language else 'manyloom'}"]
+    lines += [f"pipeline_tag: {task}"] if run.language else []
+    lines += [f"base_model: {_yaml(run.tuned.base)}"] if "/" in run.tuned.base else []
+    lines += [f"tags: [{', '.join(tags)}]"]
     licence = said.get("licence")
     lines += ["license: other", f"license_name: {_yaml(text.slug(licence) if licence else 'not-stated')}"]
     lines += [f"datasets: [{_yaml(source)}]", f"metrics: [{', '.join(_hf(m) for m in _shown(run))}]"]
@@ -140,11 +143,14 @@ def _about(run: Run) -> str:
         return "\n\n".join([f"A split network{size}, learned on {officer.line(_origin(run))}. {_between(run)}",
                             *_stated(run, said)])  # fmt: skip
     kind = _SPOKEN.get(name, f"model `{name}`")
+    if run.language:
+        kind, size = f"adapter for the language model `{run.tuned.base}`", f" ({run.tuned.size(count)})"
     article = "An" if kind[0] in "aeiouAEIOUL" and kind != "linear model" and kind != "logistic regression" else "A"
     data = officer.line(_origin(run))
     who = verdict.number_word(run.size)
     word = run.client_word[0 if run.size == 1 else 1]
-    learned = f"{who} {word} trained it {'together ' if run.size > 1 else ''}with {text.algorithm(run.algorithm)}"
+    did = "tuned" if run.language else "trained"
+    learned = f"{who} {word} {did} it {'together ' if run.size > 1 else ''}with {text.algorithm(run.algorithm)}"
     stays = verdict.record_word(run).replace("’", "'")
     moved = f"; no {stays} left its {run.client_word[0]}" if run.size > 1 else ""
     if run.role is not None:
@@ -276,6 +282,7 @@ def _made(run: Run) -> str:
     ]
     if run.paper:
         lines += ["", f"Algorithm: {text.algorithm(run.algorithm)}, {officer.line(run.paper)}."]
+    lines += run.tuned.carded()
     if source:
         lines += ["", f"Data: {officer.line(str(source))}."]
     lines += ["", *(parties.use(run) if run.vertical else _use(run))]
@@ -283,6 +290,8 @@ def _made(run: Run) -> str:
 
 
 def _use(run: Run) -> list[str]:
+    if run.language:
+        return run.tuned.use(run.id)
     return [
         f"On the command line: `manyloom predict {run.id} rows.csv`. In Python:",
         "",

@@ -31,6 +31,7 @@ from manyloom.job.job import Job
 from manyloom.job.prepare import module_of
 from manyloom.job.promise import planned
 from manyloom.job.state import State
+from manyloom.track.adapter import SavedAdapter, load_adapter
 from manyloom.track.folder import dumps, read_json, write_atomic
 from manyloom.track.predictions import Predictions, outputs, tell
 
@@ -47,8 +48,10 @@ def save_model(folder: Path, job: Job, state: State, preprocess: Preprocess | No
     module = module_of(job.task, shape, job.seed, state.server, theta, job.algorithm.local)
     if job.task.own is not None:
         digest = job.task.own.save(folder / "adapter", module, _facts(job, state))
+        table = dict(job.task.table or {})
         told = {"v": FORMAT, "run": folder.name, "adapter": "adapter", "sha256": digest, "job_digest": job.digest,
-                "model": dict(job.task.table or {}), "parameters": theta.numel(), "job_base": job.base}  # fmt: skip
+                "name": job.task.name, "model": table, "parameters": theta.numel(), "job_base": job.base,
+                "base_beside": (Path(job.base or ".") / str(table.get("base", ""))).is_dir()}  # fmt: skip
         write_atomic(folder / "model.json", dumps(told) + "\n", run=folder.name)
         return digest
     data = to_bytes(tensors_of(module))
@@ -135,8 +138,8 @@ def tensors_of(module: nn.Module) -> Slots:
 # ---- loading
 
 
-def load_model(folder: Path, which: Literal["final", "best"] = "final") -> SavedModel:
-    """The model of a run's folder.
+def load_model(folder: Path, which: Literal["final", "best"] = "final") -> SavedModel | SavedAdapter:
+    """The model of a run's folder; of a tuned language model its adapter.
 
     Args:
         folder: of the run.
@@ -147,7 +150,7 @@ def load_model(folder: Path, which: Literal["final", "best"] = "final") -> Saved
     """
     info = read_json(folder / "model.json")
     path = folder / "model.safetensors"
-    if not info or not path.is_file():
+    if not info or not (path.is_file() or "adapter" in info):
         raise _missing(folder)
     if info.get("v", FORMAT) > FORMAT:
         raise bad(
@@ -156,6 +159,9 @@ def load_model(folder: Path, which: Literal["final", "best"] = "final") -> Saved
             got=f"model version {info['v']}",
             mend="pip install -U manyloom",
         )
+    if "adapter" in info:
+        best = best_state(folder) if which == "best" else None
+        return load_adapter(folder, info, best.server["theta"] if best is not None else None)
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != info["sha256"]:
         raise bad(
@@ -184,24 +190,31 @@ def _missing(folder: Path) -> BadInput:
     )
 
 
+def best_state(folder: Path) -> State | None:
+    """The state of a run's best round; None where that is the last."""
+    kept = folder / "checkpoints"
+    newest = checkpoint.latest(kept)
+    best = newest.record.get("best_round") if newest else None
+    if newest is not None and best == newest.round:
+        return None
+    path = kept / f"{best:05d}" if isinstance(best, int) and best else None
+    if path is None or not path.is_dir():
+        raise bad(
+            "model-missing",
+            f"{folder.name} has kept no checkpoint of its best round",
+            got=f"best round {best}" if best else "no round was judged",
+            mend="--model final",
+        )
+    return checkpoint.load(path)
+
+
 def _best(saved: SavedModel) -> SavedModel:
     """The model of the best round: its theta, put where the saved tensors are."""
     from manyloom.core.flat import Layout
 
-    folder = saved.folder / "checkpoints"
-    newest = checkpoint.latest(folder)
-    best = newest.record.get("best_round") if newest else None
-    if newest is not None and best == newest.round:
+    state = best_state(saved.folder)
+    if state is None:
         return saved
-    path = folder / f"{best:05d}" if isinstance(best, int) and best else None
-    if path is None or not path.is_dir():
-        raise bad(
-            "model-missing",
-            f"{saved.folder.name} has kept no checkpoint of its best round",
-            got=f"best round {best}" if best else "no round was judged",
-            mend="--model final",
-        )
-    state = checkpoint.load(path)
     module = saved.module
     Layout.of(module).load(module, state.server["theta"])
     if "buffers" in state.server:

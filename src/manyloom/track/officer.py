@@ -141,6 +141,8 @@ def _left(run: Run) -> str:
         )
     count = run.model.get("parameters")
     numbers = f"{text.count(count)} numbers" if isinstance(count, int) else "the update"
+    if run.tuned.rule == "rolora":
+        numbers = f"of {numbers} one factor of each adapter, in turn"
     clipped = ", clipped" if promise.complete(run) else ""
     update = f"masked, readable only in a sum{_over(run)}" if run.secure else "in the clear"
     rounds = f"in each of {run.rounds_done} rounds"

@@ -65,6 +65,21 @@ def _four(told: Mapping[str, Any], step: str) -> tuple[str, str, str, str] | Non
     return (row[0], row[1], row[2], row[3]) if len(row) == 4 else None
 
 
+def listing(run: Run) -> str:
+    """A party a row: its rows with an id, those in common, what it does."""
+    found = table(run.aligned or {}, "parties")
+    if not found:
+        return ""
+    common = text.count(shared(run))
+    out = table(run.aligned or {}, "left_out")
+    rows = [
+        ["  " + text.printable(name)[:24], text.count(n), common, text.count(out.get(name, 0)),
+         "  labels" if name == label_party(run) else ""]
+        for name, n in found.items()
+    ]  # fmt: skip
+    return text.columns(["parties", run.row_word[1], "common", "no id", ""], rows, left=(0, 4))
+
+
 # ---- the leak meter
 
 

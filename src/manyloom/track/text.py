@@ -9,7 +9,6 @@ from typing import Any
 
 from manyloom.core import text
 from manyloom.track import intervals, parties, promise, verdict
-from manyloom.track.folder import table
 from manyloom.track.record import Judged, Metrics, Run
 from manyloom.track.view import PHASES
 
@@ -199,7 +198,8 @@ def show(run: Run, files: Sequence[str] = (), toml_path: str | None = None) -> s
         lines.append(text.field("result", "  ".join(told)))
     else:
         lines.append(text.field("result", f"{run.reason or 'none yet'}"))
-    lines.append(parties_table(run) if run.vertical else clients_table(run))
+    lines.append(parties.listing(run) if run.vertical else clients_table(run))
+    lines += run.tuned.shown()
     if run.role is None and (run.vertical or run.privacy is not None or run.secure):
         lines += _privacy(run, always=True)
     if run.lost_total:
@@ -246,21 +246,6 @@ def clients_table(run: Run, most: int = 8) -> str:
         rows.append(["  " + text.printable(p.name)[:24], text.count(size), f"{p.rounds}/{run.rounds_done}", *cells])
     shown = text.columns(["clients", run.row_word[1], "rounds", *names], rows)
     return "\n".join([shown, *textwrap.wrap(kept, WIDTH, initial_indent="  ", subsequent_indent="  ")])
-
-
-def parties_table(run: Run) -> str:
-    """A party a row: its rows with an id, those in common, what it does."""
-    found = table(run.aligned or {}, "parties")
-    if not found:
-        return ""
-    common = text.count(parties.shared(run))
-    out = table(run.aligned or {}, "left_out")
-    rows = [
-        ["  " + text.printable(name)[:24], text.count(n), common, text.count(out.get(name, 0)),
-         "  labels" if name == parties.label_party(run) else ""]
-        for name, n in found.items()
-    ]  # fmt: skip
-    return text.columns(["parties", run.row_word[1], "common", "no id", ""], rows, left=(0, 4))
 
 
 def day(t: str | None) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from manyloom.core import text as say
 from manyloom.core import tuning
 from manyloom.core.text import count, finite, listed, plural
 
@@ -21,6 +23,7 @@ RULES = {
 """Of each rule: its name, what it does, where it is from."""
 TOKENS = ("token", "tokens")
 MATRICES = ("matrix", "matrices")
+KINDS = ("rows", "supervised", "dropped", "shortened")  # what is counted of a client's texts
 
 
 class Texts(NamedTuple):
@@ -66,13 +69,13 @@ class Tuned:
         if kind == "adapter":
             self.adapter = e
         elif kind == "tokens":
-            numbers = [int(e.get(k) or 0) for k in ("rows", "supervised", "dropped", "shortened")]
+            rows, supervised, dropped, shortened = (int(e.get(k) or 0) for k in KINDS)
             client = int(e.get("client") or 0)
-            self.texts.append(Texts(client, str(e.get("name", client)), *numbers))
+            self.texts.append(Texts(client, str(e.get("name", client)), rows, supervised, dropped, shortened))
         elif kind == "combined":
             self.merges = [m for m in self.merges if m.round != r]  # a round that was tried again
-            found = [finite(e.get(f"agg_error_{k}")) for k in ("mean", "max")]
-            self.merges.append(Merge(r, *found, bool(e.get("exact"))))
+            mean, most = (finite(e.get(f"agg_error_{k}")) for k in ("mean", "max"))
+            self.merges.append(Merge(r, mean, most, bool(e.get("exact"))))
         elif kind == "sample":
             self.said.append(Said(r, str(e.get("prompt") or ""), str(e.get("text") or "")))
 
@@ -119,8 +122,10 @@ class Tuned:
 
     def totals(self) -> Texts:
         """The texts of all clients."""
-        sums = [sum(t[i] for t in self.texts) for i in range(2, 6)]
-        return Texts(-1, "all", *sums)
+        every = self.texts
+        rows, supervised = sum(t.rows for t in every), sum(t.supervised for t in every)
+        dropped, shortened = sum(t.dropped for t in every), sum(t.shortened for t in every)
+        return Texts(-1, "all", rows, supervised, dropped, shortened)
 
     def texts_line(self) -> str:
         """Tokens that count, texts that were dropped or cut."""
@@ -137,3 +142,44 @@ class Tuned:
             pair = found.setdefault(s.prompt, [None, None])
             pair[0 if s.round == 0 else 1] = s.text
         return [(prompt, a, b) for prompt, (a, b) in found.items()]
+
+    def shown(self) -> list[str]:
+        """Lines of `manyloom show`: where adapters sit, how they were combined, the texts, what it says."""
+        if not self.adapter:
+            return []
+        told = f"rank {self.adapter.get('r')} on {self.where()}\ncombined by {self.rule}: {self.error()}"
+        lines = [say.field("adapter", told.replace("’", "'"))]
+        lines += [say.field("texts", self.texts_line())] if self.texts else []
+        last = [f'"{say.cut(prompt, 30)}" "{say.cut(b, 120)}"' for prompt, _, b in self.answers() if b is not None]
+        return lines + [say.field("" if i else "sample", told) for i, told in enumerate(last[:2])]
+
+    def carded(self) -> list[str]:
+        """Paragraphs of the model card on how it was made."""
+        if not self.adapter:
+            return []
+        base = f"Base: {self.base}, digest {say.digest(self.adapter.get('base_digest'))}."
+        out = ["", f"Adapters: on {self.where()}, combined by {self.rule}: {self.error()}. {base}".replace("’", "'")]
+        return [*out, *(["", f"Texts: {self.texts_line()}."] if self.texts else [])]
+
+    def use(self, run: str) -> list[str]:
+        """Paragraphs of the model card on how it is loaded."""
+        return [
+            "The adapter lies in `adapter/` of the run's folder; PEFT loads it over the same base, by name or folder:",
+            "",
+            "```python",
+            *loading(self.base, "adapter").split("\n"),
+            "```",
+            "",
+            f'`manyloom.load("{run}").module` is the tuned model.',
+        ]
+
+
+def loading(base: str, adapter: str) -> str:
+    """The lines that load an adapter by PEFT alone."""
+    lines = [
+        "from peft import PeftModel",
+        "from transformers import AutoModelForCausalLM",
+        f"base = AutoModelForCausalLM.from_pretrained({json.dumps(base)})",
+        f"model = PeftModel.from_pretrained(base, {json.dumps(adapter)})",
+    ]
+    return "\n".join(lines)

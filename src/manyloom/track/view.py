@@ -25,7 +25,10 @@ PHASES = {
     "wait": "waiting",
     "statistics": "column statistics",
     "align": "alignment",
+    "open": "opening",
 }
+SHORT = {"perplexity": "perplex.", "token_accuracy": "tokens"}
+"""Metrics whose names are too long for a line's first word."""
 
 
 def joined(lines: list[Line]) -> str:
@@ -259,7 +262,7 @@ class View:
         values = self.curves[name]
         last = next((v for v in reversed(values) if v is not None), None)
         line: Line = [
-            (f"{name[:8]:8} ", "dim"),
+            (f"{SHORT.get(name, name)[:8]:8} ", "dim"),
             (f"{text.number(last):5}  ", ""),
             (text.sparkline(values), "bar"),
         ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from manyloom.core import text, tuning
-from manyloom.track import charts, drawing
+from manyloom.track import charts, drawing, verdict
 from manyloom.track.charts import Line
 from manyloom.track.record import Run
 from manyloom.track.sections.parts import BARS, ROWS, Data, Drawer, capital, every
@@ -25,7 +25,7 @@ def section(run: Run, draw: Drawer) -> Data | None:
     bare = run.tuned.exact or not seen
     return {
         "sentence": _sentence(run),
-        "facts": _facts(run),
+        "facts": _facts(run, draw),
         "chart": None if bare else _chart(run, seen, draw),
         "notes": _notes(run),
     }
@@ -35,27 +35,30 @@ def _sentence(run: Run) -> str:
     a = run.tuned.adapter
     n, r = int(a.get("matched") or 0), a.get("r")
     has = "has an adapter" if n == 1 else "have an adapter each"
-    said = f"{capital(text.plural(n, MATRICES))} of {run.tuned.base} {has}, of rank {r}; nothing else is trained or sent."
+    where = f"{verdict.number_word(n)} {MATRICES[n != 1]} of {run.tuned.base}"
+    said = f"{where} {has}, of rank {r}; nothing else is trained or sent."
     whole, d = text.finite(a.get("base_parameters")), text.finite(a.get("d"))
     if whole and d:
         said += f" That is {text.count(d)} numbers beside {text.count(whole)} that stay as they are."
     return said
 
 
-def _facts(run: Run) -> list[tuple[str, str]]:
+def _facts(run: Run, draw: Drawer) -> list[tuple[str, str]]:
     a, t = run.tuned.adapter, run.tuned
     scale, d = text.finite(a.get("scale")), int(a.get("d") or 0)
     name, does, paper = RULES.get(t.rule, (t.rule, "", ""))
     rule = f"{name}: {does} ({paper})" if does else name
+    frozen = "; of A nothing" if t.rule == "ffa" else ""
+    targets = ", ".join(map(str, a.get("targets") or ()))
     told = [
         ("Base", f"{t.base}, {a.get('dtype')}"),
         ("Digest of the base", text.digest(a.get("base_digest"))),
-        ("Targets", f"{', '.join(map(str, a.get('targets') or ()))}: {text.plural(int(a.get('matched') or 0), MATRICES)}"),
+        ("Targets", f"{targets}: {text.plural(int(a.get('matched') or 0), MATRICES)}"),
         ("Rank and scale", f"r = {a.get('r')}, scale alpha / r = {scale:g}" if scale else f"r = {a.get('r')}"),
         ("Combined by", rule),
-        ("Aggregation error", t.error()),
-        ("Adapter", f"{text.count(d)} numbers, {text.size(NUMBER * d)} as float32"),
-        ("A message", _message(run)),
+        ("Aggregation error", t.error().removeprefix("error ").removeprefix("its error ")),
+        ("Trained", f"{text.count(d)} numbers, {text.size(NUMBER * d)} as float32{frozen}"),
+        ("A message", "" if draw.hides(run) else _message(run)),
     ]  # fmt: skip
     return [(k, v) for k, v in told if v]
 
@@ -89,8 +92,8 @@ def _chart(run: Run, seen: list[Merge], draw: Drawer) -> Data:
     rows = [[str(m.round), tuning.error(m.mean), tuning.error(m.most)] for m in kept]
     return {
         "title": heading,
-        "subtitle": "How far the new adapters are from the mean of the clients’ products B A, in percent of the round’s "
-        "update: mean over matrices, and the largest.",
+        "subtitle": "How far the new adapters are from the mean of the clients’ products B A, in percent of the "
+        "round’s update: mean over matrices, and the largest.",
         "svg": draw("aggregation error", picture),
         "numbers": {"title": every(len(seen)), "head": ["Round", "mean", "largest"], "rows": rows},
     }
@@ -109,8 +112,8 @@ def _notes(run: Run) -> list[str]:
     t = run.tuned
     said: list[str] = []
     if t.exact:
-        said.append("Exact by construction: one factor is the same for all, so the mean of the other is the mean of the "
-                    "products. There is no error to draw.")  # fmt: skip
+        said.append("Exact by construction: one factor is the same for all, so the mean of the other is the mean "
+                    "of the products. There is no error to draw.")  # fmt: skip
     elif t.merges and all(m.mean is None for m in t.merges):
         said.append("The aggregation error can’t be seen: the hub had sums alone, not each client’s adapter. "
                     f"With {t.rule} it is not zero.".replace("client", run.client_word[0]))  # fmt: skip

@@ -53,6 +53,8 @@ def _sentence(run: Run, people: list[Person]) -> str:
     said = f"{text.plural(total, run.row_word)} {at}; {text.count(held)} of them were held out to test on."
     if run.size == 1 or run.role is not None:
         return said
+    if run.language and not run.tuned.texts and (run.secure or run.privacy is not None):
+        said += f" How many tokens each {one}’s texts came to stayed there."
     sent = "updates, column sums and counts" if run.statistics else "updates and counts"
     if run.secure:
         return f"{said} Nothing was pooled: {sent} of the {run.client_word[1]} met only in sums."

@@ -8,6 +8,8 @@ from manyloom.track.sections.parts import Data, Drawer
 
 ID = "samples"
 LONGEST = 2000  # characters
+BEFORE = "Asked before training; it is asked again at the end."
+CUT = "Asked before training alone: the run has not come to its end."
 
 
 def title(run: Run) -> str:
@@ -18,20 +20,24 @@ def section(run: Run, draw: Drawer) -> Data | None:
     found = run.tuned.answers()
     if not found:
         return None
-    same = sum(a == b for _, a, b in found)
     done = any(b is not None for _, _, b in found)
-    if not done:
-        said = "Before training; what it says afterwards is asked at the end."
-    elif same == len(found):
-        said = "To each prompt it says the same as before training."
-    else:
-        said = f"To {text.count(len(found) - same)} of {text.plural(len(found), ('prompt', 'prompts'))} it says something else "
-        said += "than before training."
+    told = _sentence([a != b for _, a, b in found]) if done else BEFORE if run.status == "running" else CUT
     return {
-        "sentence": f"{said} Greedy; the prompts are the job’s, no text is a {run.client_word[0]}’s.",
+        "sentence": f"{told} Decoded greedily; the prompts are the job’s, no text is a {run.client_word[0]}’s.",
         "rows": [{"prompt": _clean(p), "before": _clean(a), "after": _clean(b)} for p, a, b in found],
         "done": done,
     }
+
+
+def _sentence(other: list[bool]) -> str:
+    """How many answers changed."""
+    n = len(other)
+    whole = "the prompt" if n == 1 else f"all {n} prompts"
+    if all(other):
+        return f"To {whole} it says something else than before training."
+    if not any(other):
+        return f"To {whole} it says the same as before training."
+    return f"To {sum(other)} of {n} prompts it says something else than before training."
 
 
 def _clean(said: str | None) -> str | None:
