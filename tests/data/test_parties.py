@@ -213,3 +213,16 @@ def test_default_credit_as_it_is():
     bank, shop = found.label, found.features[0]
     assert (bank.x.shape, shop.x.shape, int(bank.y.sum())) == ((30_000, 13), (6_100, 10), 6_636)
     assert set(shop.ids[0]) <= set(bank.ids[0]) and int(len(shop) * found.test) == 6_000
+
+
+def test_ids_that_a_float_can_not_tell_apart_are_refused(tmp_path: Path) -> None:
+    pq, pa = pytest.importorskip("pyarrow.parquet"), pytest.importorskip("pyarrow")
+    reader = data.breast_cancer_parties().label.reader
+    columns = {c.name: [0.0, 1.0] for c in reader.preprocess.schema.columns}
+    for ids, fits in (([2**53 + 1, 1], False), ([2**53 - 1, 1], True)):
+        pq.write_table(pa.table({reader.ids[0]: ids, **columns}), tmp_path / "new.parquet")
+        if fits:
+            assert list(reader.read(tmp_path / "new.parquet").ids[0]) == [str(2**53 - 1), "1"]
+        else:
+            with pytest.raises(BadInput, match="inexactly"):
+                reader.read(tmp_path / "new.parquet")

@@ -29,6 +29,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "demo": {},
     "ffa": {"rule": "ffa"},
     "rolora": {"rule": "rolora"},
+    "alone": {"rule": "alone", "names": ["here"]},
     "secure": {"rule": "fedavg", "told": False},
     "many": {"names": [f"ward {i}" for i in range(30)], "rounds": 60},
     "one": {"names": ["here"], "rounds": 1, "dropped": 3},
@@ -57,8 +58,8 @@ def run(
     started |= {**more, "clients": [c | {"labels": []} for c in started["clients"]]}
     made: list[dict[str, Any]] = [started, {"type": "planned", "bytes_up_round": 14384, "bytes_down_round": 14336}]
     made.append({"type": "adapter", "base": "tiny-llama", "base_digest": "8d5522a6caaf7f88",
-                 "targets": ["q_proj", "v_proj"], "matched": 4, "d": 896, "r": 4, "scale": 4.0, "dtype": "float32", "combine": rule,
-                 "base_parameters": 44192})  # fmt: skip
+                 "targets": ["q_proj", "v_proj"], "matched": 4, "d": 896, "r": 4, "scale": 4.0,
+                 "dtype": "float32", "combine": rule, "base_parameters": 44192})  # fmt: skip
     if told:
         made += [{"type": "tokens", "client": i, "name": n, "rows": 24 + i, "supervised": 440 + i, "dropped": dropped,
                   "shortened": i} for i, n in enumerate(names)]  # fmt: skip
@@ -175,13 +176,16 @@ def test_the_result_is_of_tokens_and_says_the_perplexity() -> None:
 def test_adapters_say_where_and_how_exact() -> None:
     said = part("demo", "adapters")
     for words in ("Four matrices of tiny-llama", "896 numbers beside 44 192", "q_proj, v_proj: 4 matrices",
-                  "8d55 22a6", "FlexLoRA", "off by 2 % of a round’s update, at most 6 %", "0.02 in round 5", "3.6 kB up"):  # fmt: skip
+                  "8d55 22a6", "FlexLoRA", "off by 2 % of a round’s update, at most 6 %", "0.02 in round 5",
+                  "3.6 kB up"):  # fmt: skip
         assert words in said, words
     for kind in ("ffa", "rolora"):
         assert "Exact by construction" in part(kind, "adapters") and "off by" not in part(kind, "adapters")
     secure = part("secure", "adapters")
     assert "can’t be seen" in secure and "off by" not in secure and "not zero" in secure
-    assert "no round was combined" in part("bare", "adapters")
+    alone = part("alone", "adapters")
+    assert "Exact to rounding" in alone and "off by" not in alone
+    assert "nothing was combined" in part("bare", "adapters")
 
 
 def test_texts_are_counted_where_they_may_be_told() -> None:

@@ -220,8 +220,16 @@ def labels_of(y: Labels) -> Tensor:
     return found.float() if found.is_floating_point() else found.to(torch.int64)
 
 
+EXACT = 2**53  # a float from here on may be another whole number
+
+
 def texts_of(columns: Mapping[str, Cells], names: Sequence[str]) -> tuple[Sequence[str], ...]:
-    """Id columns as texts: 7.0 of a Parquet file is "7"."""
+    """Id columns as texts: 7.0 of a Parquet file is "7"; numbers that a float can't tell apart are refused."""
+    for name in names:
+        numbers = columns[name].numbers
+        if numbers is not None and bool((np.abs(numbers) >= EXACT).any()):
+            raise bad("bad-id", f'id column "{name}" holds numbers that were read inexactly',
+                      rule="whole numbers below 2^53", mend="write this column as text")  # fmt: skip
     return tuple(columns[n].as_texts() for n in names)
 
 

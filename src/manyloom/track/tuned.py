@@ -114,11 +114,15 @@ class Tuned:
         if self.exact:
             return "exact by construction"
         if not self.merges:
-            return "no round was combined"
+            return "nothing was combined"
         last = self.merges[-1]
         if last.mean is None:
             return "its error can’t be seen in a sum"
         return f"error {tuning.error(last.mean)} in round {last.round}, at most {tuning.error(last.most)} in a matrix"
+
+    def how(self) -> str:
+        """The rule and its error; of one client alone there is nothing to combine."""
+        return f"combined by {self.rule}: {self.error()}" if self.merges or self.exact else self.error()
 
     def totals(self) -> Texts:
         """The texts of all clients."""
@@ -147,7 +151,7 @@ class Tuned:
         """Lines of `manyloom show`: where adapters sit, how they were combined, the texts, what it says."""
         if not self.adapter:
             return []
-        told = f"rank {self.adapter.get('r')} on {self.where()}\ncombined by {self.rule}: {self.error()}"
+        told = f"rank {self.adapter.get('r')} on {self.where()}\n{self.how()}"
         lines = [say.field("adapter", told.replace("’", "'"))]
         lines += [say.field("texts", self.texts_line())] if self.texts else []
         last = [f'"{say.cut(prompt, 30)}" "{say.cut(b, 120)}"' for prompt, _, b in self.answers() if b is not None]
@@ -158,7 +162,7 @@ class Tuned:
         if not self.adapter:
             return []
         base = f"Base: {self.base}, digest {say.digest(self.adapter.get('base_digest'))}."
-        out = ["", f"Adapters: on {self.where()}, combined by {self.rule}: {self.error()}. {base}".replace("’", "'")]
+        out = ["", f"Adapters: on {self.where()}; {self.how()}. {base}".replace("’", "'")]
         return [*out, *(["", f"Texts: {self.texts_line()}."] if self.texts else [])]
 
     def use(self, run: str) -> list[str]:

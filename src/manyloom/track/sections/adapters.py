@@ -11,6 +11,7 @@ from manyloom.track.tuned import MATRICES, RULES, Merge
 
 ID = "adapters"
 NUMBER = 4  # bytes of a float32
+TINY = 1e-5  # an error that float32 factors have by rounding
 
 
 def title(run: Run) -> str:
@@ -22,7 +23,7 @@ def section(run: Run, draw: Drawer) -> Data | None:
     if not a or run.role == "sweep":
         return None
     seen = [m for m in run.tuned.merges if m.mean is not None]
-    bare = run.tuned.exact or not seen
+    bare = run.tuned.exact or max((m.most or 0.0 for m in seen), default=0.0) < TINY
     return {
         "sentence": _sentence(run),
         "facts": _facts(run, draw),
@@ -117,6 +118,8 @@ def _notes(run: Run) -> list[str]:
     elif t.merges and all(m.mean is None for m in t.merges):
         said.append("The aggregation error can’t be seen: the hub had sums alone, not each client’s adapter. "
                     f"With {t.rule} it is not zero.".replace("client", run.client_word[0]))  # fmt: skip
+    elif t.merges and max(m.most or 0.0 for m in t.merges) < TINY:
+        said.append("Exact to rounding in each round: there is no error to draw.")
     said.append("The adapter lies in the run’s folder as PEFT writes it; the base is not part of it.")
     return said
 
