@@ -65,7 +65,7 @@ def refactored(of: Stack, rank: int, scale: float, energy: float | None = None) 
 
     >>> a, b = torch.tensor([[[3.0, 0.0]]]), torch.tensor([[[0.0], [2.0]]])
     >>> f = refactored(stack(b, a, torch.tensor([1.0])), 1, 1.0)
-    >>> (f.b @ f.a).tolist(), f.live
+    >>> (f.b @ f.a).round(decimals=6).tolist(), f.live
     ([[0.0, 0.0], [6.0, 0.0]], 1)
     """
     w = of.c.sqrt()
