@@ -62,7 +62,7 @@ def tensors_of(reader: Any, heads: int, shared: int) -> dict[str, Any]:
         w = np.asarray(dequantize(t.data, t.tensor_type), np.float32)
         if t.name.endswith(("attn_q.weight", "attn_k.weight")):
             w = unpermuted(w, heads if "attn_q" in t.name else shared)
-        out[name_of(t.name)] = np.ascontiguousarray(w)
+        out[name_of(t.name)] = np.array(w, order="C")  # memory of its own: the file is mapped read-only
     return out
 
 

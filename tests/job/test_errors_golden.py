@@ -137,16 +137,6 @@ GOLDEN = {
           mend   leave workers out
         """,
     ),
-    "not-yet, a name": (
-        {'name = "fedavg"': 'name = "distil"'},
-        """
-        error: algorithm "distil" is not in this version
-          got    name = "distil" in [algorithm]                      heart.toml, line 14
-          mend   this version has fedavg, fedprox, scaffold, fednova, feddyn, moon,
-                 fedsam, ditto, fedper, fedbn, fedbuff, coral, fedavgm, fedadam,
-                 fedyogi, fedadagrad
-        """,
-    ),
     "not-yet, a value": (
         {"[runtime]": '[runtime]\nprovider = "graph"'},
         """

@@ -151,7 +151,8 @@ def test_svd_gives_the_best_rank_r_of_each_matrix_and_the_mean_of_the_rest() -> 
     # the second round starts where the first ended
     again, _ = rule.reduce({"u": torch.zeros_like(u)}, w, state)
     for pair in pairs:
-        torch.testing.assert_close(product(layout, pair, new + again["u"]), product(layout, pair, new), atol=1e-10, rtol=0)
+        after = product(layout, pair, new + again["u"])
+        torch.testing.assert_close(after, product(layout, pair, new), atol=1e-10, rtol=0)
 
 
 @pytest.mark.parametrize("dtype, most", [(torch.float64, 1e-12), (torch.float32, 1e-5)])

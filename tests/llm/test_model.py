@@ -197,7 +197,7 @@ def test_training_does_not_change_a_theta_that_was_read_before(bases: dict[str, 
     assert torch.equal(model.layout.flatten(made), row[0]) and not torch.equal(row[0], kept)
 
 
-def test_in_evaluation_rows_are_sorted_cut_and_put_back(bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_judged_are_sorted_cut_and_put_back(bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     model = language_model(bases["llama"], dtype="float64")
     made = model.module(0.3 * torch.randn(model.layout.d, generator=torch.Generator().manual_seed(1)).double()).eval()
     x, y = rows(9)
@@ -254,7 +254,7 @@ def test_a_half_precision_base_has_float32_adapters_and_losses(bases: dict[str, 
     torch.testing.assert_close(out[:, 0], close[:, 0], rtol=0.02, atol=0)
 
 
-def test_the_digest_follows_tensors_tokenizer_and_template_not_the_place(bases: dict[str, Path], tmp_path: Path) -> None:
+def test_the_digest_follows_tensors_tokenizer_and_template_alone(bases: dict[str, Path], tmp_path: Path) -> None:
     tokenizer = bytelevel(SMOLLM2)
     here = language_model(bases["llama"])
     assert language_model(bases["llama"], dtype="float64").base_digest == here.base_digest
@@ -271,7 +271,8 @@ def test_the_digest_follows_tensors_tokenizer_and_template_not_the_place(bases: 
 
 
 @pytest.mark.parametrize(
-    "targets, near", [(["q_pro", "v_proj"], "q_proj"), (["k_projj"], "k_proj"), (["self_attn"], "linear"), (["c_attn"], "")]
+    "targets, near",
+    [(["q_pro", "v_proj"], "q_proj"), (["k_projj"], "k_proj"), (["self_attn"], "linear"), (["c_attn"], "")],
 )
 def test_a_target_that_matches_nothing_is_an_error(bases: dict[str, Path], targets: list[str], near: str) -> None:
     with pytest.raises(BadInput) as caught:
@@ -313,7 +314,8 @@ def test_four_clients_train_and_every_loss_falls(bases: dict[str, Path]) -> None
     fed = federation(x, x[:, 2].clone(), [range(12 * c, 12 * c + 12) for c in range(4)], test=0.25)
     result = ml.train(job(model, fed, rounds=3, lr=2e-2, steps=8))
     losses = [h["loss"] for h in result.history]
-    assert losses == sorted(losses, reverse=True) and losses[-1] < losses[0] - 0.01  # a frozen random head allows little
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < losses[0] - 0.01  # a frozen random head allows little
     assert result.history[-1]["perplexity"] == pytest.approx(np.exp(losses[-1]))
 
 

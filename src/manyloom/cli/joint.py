@@ -31,8 +31,9 @@ def joint(
                   mend=f"manyloom predict {folder.name} {typed}")  # fmt: skip
     files = parties(given)
     made.check(files)
-    own = files[made.label.name]
-    reader = made.label.reader
+    first = next(iter(files)) if made.alone else made.label.name
+    own = files[first]
+    reader = next(p for p in (made.label, *made.features) if p.name == first).reader
     columns = read_file(own, missing=reader.preprocess.schema.missing, separator=reader.separator, header=reader.header)
     kept = copied(columns, keep, own)
     found = made.predict(files)
@@ -68,6 +69,18 @@ def _human(
     made: JointModel, found: Predictions, files: Mapping[str, Path], path: Path, names: Sequence[str], model: str
 ) -> str:
     info, label = made.info, made.label
+    if made.alone:
+        [(name, file)] = files.items()
+        kept = next(p for p in (label, *made.features) if p.name == name)
+        read = f"{file.name}: {plural(len(found), info['row_word'])} of {name}"
+        return fields(
+            ("model", f"{info['run']}, the {'teacher' if kept is label else 'student'} of {name}, "
+                      f"{count(kept.info['parameters'])} parameters"),
+            ("read", read + (f", {count(found.left_out)} without an id left out" if found.left_out else "")),
+            ("wrote", f"{shown(path)}   {listing(names)}"),
+            ("label", compared(found, kept.reader.preprocess.schema.label, info["labels"])),
+            ("note", "read and written on this machine; nothing was sent, and nobody else is needed"),
+        )  # fmt: skip
     each = ", ".join(f"{p.name} {count(p.info['parameters'])}" for p in (label, *made.features))
     lines = [f"{files[label.name].name}: {plural(len(found), info['row_word'])} of {label.name}"]
     lines[0] += f", {count(found.left_out)} without an id left out" if found.left_out else ""

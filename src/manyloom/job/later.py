@@ -18,7 +18,6 @@ KEYS: Mapping[str, Mapping[str, object]] = {
 }  # fmt: skip
 # table, key -> values
 VALUES: Mapping[tuple[str, str], Sequence[str]] = {
-    ("algorithm", "name"): ("distil",),
     ("runtime", "name"): ("ray", "flower"),
     ("runtime", "provider"): ("chain", "graph"),
 }  # fmt: skip

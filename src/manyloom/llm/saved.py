@@ -166,7 +166,8 @@ def _same_kind(config: Mapping[str, Any], model: LanguageModel) -> None:
         rule = "the same r and alpha for each matrix, no further tensors"
         raise _mismatch("it holds more than one rank and scale for all", ", ".join(extra), rule, "train one without")
     if config.get("bias", "none") != "none":
-        raise _mismatch("it trains biases", f"bias = {config['bias']}", 'bias = "none"', 'train one with LoraConfig(bias = "none")')
+        raise _mismatch("it trains biases", f"bias = {config['bias']}", "A and B alone",
+                        'train one with LoraConfig(bias = "none")')  # fmt: skip
     r, alpha = int(config["r"]), float(config["lora_alpha"])
     if r != model.lora.r:
         raise _mismatch("it has another rank", f"r = {r}", f"this job has r = {model.lora.r}", f"r = {r} in [lora]")

@@ -24,7 +24,7 @@ from manyloom.job.vertical.job import Vertical
 from manyloom.models.split import Part, SplitModel, bottom_part, label_part
 from manyloom.runtime.parties import memory_of
 from manyloom.track.folder import dumps, read_json, write_atomic
-from manyloom.vertical import ids, split
+from manyloom.vertical import distil, ids, split
 from manyloom.vertical.party import Party
 from manyloom.vertical.settings import Align, Cut
 
@@ -60,6 +60,9 @@ def _parts(job: Vertical, state: State) -> list[tuple[dict[str, Any], Slots]]:
         "seed": job.seed,
         "job_digest": job.digest,
     }
+    taught = isinstance(job.algorithm, distil.Distil)
+    if taught:  # each part stands alone
+        shared |= {"alone": True, "classes": data.classes, "loss": job.model.loss_of(data.classes)}
     label: dict[str, Any] = {
         "party": data.label.name,
         "role": "label",
@@ -75,12 +78,16 @@ def _parts(job: Vertical, state: State) -> list[tuple[dict[str, Any], Slots]]:
     found = [(shared | label, part_of(job.model, shared | label).layout.state_dict(state.server["theta"]))]
     for k, h in enumerate(data.features):
         info = shared | {"party": h.name, "role": "feature", "features": h.x.shape[1], "reader": h.reader.to_json()}
-        found.append((info, split.part(job.model, h.x.shape[1], memory_of(state.clients, k))))
+        memory, width = memory_of(state.clients, k), h.x.shape[1]
+        part = distil.part(job.model, width, memory, data.classes) if taught else split.part(job.model, width, memory)
+        found.append((info, part))
     return found
 
 
 def part_of(model: SplitModel, info: Mapping[str, Any]) -> Part:
     """How a part's flat weights are laid out."""
+    if info.get("alone"):
+        return distil.net(model, info["features"], info["classes"])
     if info["role"] == "feature":
         return bottom_part(model, info["features"])
     return label_part(model, info["features"], len(info["parties"]), model.outputs(info["classes"]))

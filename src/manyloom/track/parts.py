@@ -99,6 +99,11 @@ class JointModel:
         return self.label.info
 
     @property
+    def alone(self) -> bool:
+        """Whether each party predicts by a model of its own."""
+        return bool(self.label.info.get("alone"))
+
+    @property
     def names(self) -> tuple[str, ...]:
         """All parties, the label party first."""
         return (self.label.name, *(p.name for p in self.features))
@@ -120,6 +125,8 @@ class JointModel:
                 `label-range`, `bad-id`.
         """
         self.check(rows)
+        if self.alone:
+            return self._alone(*rows.items())
         given = self.label.read(rows[self.label.name])
         mine, keys = self.label.party(given)
         others = [p.party(p.read(rows[p.name]))[0] if p.name in rows else p.nobody for p in self.features]
@@ -129,16 +136,31 @@ class JointModel:
                       rule=f"ids are {listed(self.label.reader.ids)}")  # fmt: skip
         with quiet(1, True, "cpu"):
             out, missing = self._played(mine, others)
-        y = None if mine.y is None else cast("I64 | F64", mine.y.double().numpy() if self._number else mine.y.numpy())
+        y = self._labels(mine)
         said = tell(self.info, out, y)
         texts = {n: [column[i] for i in keys.rows.tolist()] for n, column in zip(given.reader.ids, given.ids)}
         return replace(said, columns=[c.name for c in given.reader.preprocess.schema.columns],
                        rows=[i + 1 for i in keys.rows.tolist()], ids=texts, missing=missing,
                        left_out=keys.left_out)  # fmt: skip
 
-    @property
-    def _number(self) -> bool:
-        return self.info["target"] == "number"
+    def _alone(self, rows: tuple[str, Any]) -> Predictions:
+        """What one party's own model says of its own rows: after distillation nobody else is needed."""
+        name, source = rows
+        kept = next(p for p in (self.label, *self.features) if p.name == name)
+        given = kept.read(source)
+        party, keys = kept.party(given)
+        with quiet(1, True, "cpu"):
+            out = part_of(kept.model, kept.info)(kept.theta, party.x)
+        y = self._labels(party)
+        texts = {n: [column[i] for i in keys.rows.tolist()] for n, column in zip(given.reader.ids, given.ids)}
+        return replace(tell(self.info, out, y), columns=[c.name for c in given.reader.preprocess.schema.columns],
+                       rows=[i + 1 for i in keys.rows.tolist()], ids=texts, left_out=keys.left_out)  # fmt: skip
+
+    def _labels(self, party: Party) -> I64 | F64 | None:
+        """Labels as predictions are compared with them."""
+        if party.y is None:
+            return None
+        return cast("I64 | F64", (party.y.double() if self.info["target"] == "number" else party.y).numpy())
 
     def check(self, rows: Mapping[str, Any]) -> None:
         """Whether the parties given are those of the run."""
@@ -148,6 +170,12 @@ class JointModel:
                     mend=f'did you mean "{near}"?' if (near := nearest(name, self.names)) else None)
             for name in rows if name not in self.names
         ]  # fmt: skip
+        if self.alone:
+            if len(rows) != 1 or wrong:
+                raise bad("party-missing", "each party of this run has a model of its own",
+                          got=listed(rows) or "nothing", rule="rows of one party: " + listed(self.names),
+                          mend=f"--party {self.features[0].name}=FILE")  # fmt: skip
+            return
         may = self.label.cut.on_missing == "impute"
         need = [self.label.name] if may else self.names
         if lacking := [n for n in need if n not in rows]:

@@ -17,11 +17,13 @@ from manyloom.job.record import digest, filled, rates, watched
 from manyloom.job.settings import Execution
 from manyloom.models.split import SplitModel
 from manyloom.vertical import ids
+from manyloom.vertical.distil import Distil
 from manyloom.vertical.party import Party
 from manyloom.vertical.settings import Align, Cut
 from manyloom.vertical.split import SplitLearning
 
-ALGORITHMS: Mapping[str, type[SplitLearning]] = {"split-learning": SplitLearning}  # [algorithm] name -> its settings
+# [algorithm] name -> its settings
+ALGORITHMS: Mapping[str, type[SplitLearning | Distil]] = {"split-learning": SplitLearning, "distil": Distil}
 
 
 class Sides(NamedTuple):
@@ -61,7 +63,7 @@ class Vertical:
 
     data: Parties
     model: SplitModel = SplitModel()
-    algorithm: SplitLearning = SplitLearning()
+    algorithm: SplitLearning | Distil = SplitLearning()
     align: Align = Align()
     cut: Cut = Cut()
     _: KW_ONLY

@@ -26,6 +26,7 @@ from manyloom.job.vertical.prepare import (
     prepare,
 )
 from manyloom.vertical import curve
+from manyloom.vertical.split import SplitLearning
 
 TIMED = 100  # ids that an estimate of the alignment is made of
 LEARNS = ("label party", "feature party", "hub", "rests on")
@@ -47,7 +48,7 @@ class Plan:
         model: name and number of parameters.
         bytes: up_round, down_round, up, down of training; align_up, align_down; evaluate_up, evaluate_down in all.
         align: how rows are matched.
-        cut: what happens to what crosses the cut.
+        cut: what happens to what crosses the cut; None: nothing is cut.
         threats: a step -> what label party, feature party and hub learn, and on what that rests.
         rounds: passes over the aligned rows.
         seconds_estimate: from passes that were tried on throw-away state, or None.
@@ -61,7 +62,7 @@ class Plan:
     model: Mapping[str, Any]
     bytes: Mapping[str, int]
     align: Mapping[str, Any]
-    cut: Mapping[str, Any]
+    cut: Mapping[str, Any] | None
     threats: Mapping[str, Sequence[str]]
     rounds: int
     seconds_estimate: float | None
@@ -96,7 +97,7 @@ class Plan:
                 "rows": dict(self.rows),
                 "bytes": {k: v for k, v in self.bytes.items() if k not in ("up_round", "down_round", "up", "down")},
                 "align": dict(self.align),
-                "cut": dict(self.cut),
+                "cut": dict(self.cut) if self.cut is not None else None,
                 "threats": {step: dict(zip(LEARNS, row)) for step, row in self.threats.items()},
             },
         }
@@ -159,7 +160,7 @@ def of(job: Vertical, ready: Prepared, opened: tuple[int, int], seconds: float |
             "evaluate_down": judge_down * times if held else 0,
         },
         align=job.align._asdict(),
-        cut=job.cut._asdict() | {"dropout": job.cut.dropped},
+        cut=job.cut._asdict() | {"dropout": job.cut.dropped} if isinstance(job.algorithm, SplitLearning) else None,
         threats=tell.threats(job, passes),
         rounds=job.rounds,
         seconds_estimate=seconds,
@@ -219,7 +220,8 @@ def lines(p: Plan) -> list[str]:
     ).split("\n")  # fmt: skip
     each = ", ".join(f"{x['name']} {say.count(x['parameters'])}" for x in p.parties)
     out += say.field("model", f"{p.model['name']}, {say.count(p.model['parameters'])} parameters: {each}").split("\n")
-    out += say.field("cut", _cut(p.cut)).split("\n")
+    if p.cut is not None:
+        out += say.field("cut", _cut(p.cut)).split("\n")
     out += say.field(
         "bytes", f"up {say.size(b['up_round'])}, down {say.size(b['down_round'])} a pass; "
         f"{say.size(b['up'])} and {say.size(b['down'])} in all, beside the ids and evaluation"

@@ -214,9 +214,7 @@ def handlers(job: Vertical, node: opening.Node, pins: Mapping[str, bytes]) -> di
 
 def passes_of(job: Vertical, rows: Tensor) -> Passes:
     """The job's algorithm on the label party's aligned rows."""
-    label = job.parties.label
-    assert label.y is not None  # it would not be the label party
-    return maker_of(job).passes(job, label.x[rows], label.y[rows])
+    return maker_of(job).passes(job, rows)
 
 
 def matching_bytes(job: Vertical) -> tuple[int, int]:
