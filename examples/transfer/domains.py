@@ -60,15 +60,36 @@ def seen(x: Tensor, domain: Domain) -> Tensor:
     return x
 
 
+class Backbone(nn.Module):
+    """Filters of the job's seed that no site trains: two convolutions, and eight of mean zero whose size alone counts.
+
+    What is bright and what is dark changes the sign of the eight, not their size: without them moments can't see that
+    a digit is inverted.
+    """
+
+    def __init__(self, channels: int, contrasts: int = 8) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.contrast = nn.Conv2d(1, contrasts, 3, bias=False)
+        with torch.no_grad():
+            self.contrast.weight -= self.contrast.weight.mean((2, 3), keepdim=True)
+            self.contrast.weight *= 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images [n, 1, 8, 8] -> features [n, 16 (channels + contrasts)]."""
+        plain = F.relu(self.second(F.max_pool2d(F.relu(self.first(x)), 2)))
+        edges = self.contrast(F.pad(x, (1, 1, 1, 1), mode="replicate")).abs()
+        return torch.cat([plain.flatten(1), F.max_pool2d(edges, 2).flatten(1)], 1)
+
+
 class Net(nn.Module):
-    """A backbone that no site trains (random filters of the job's seed), an adapter, and a head on its D features."""
+    """The backbone, an adapter, and a head on its D features."""
 
     def __init__(self, classes: int, channels: int, width: int) -> None:
         super().__init__()
-        self.backbone = nn.Sequential(
-            nn.Conv2d(1, channels, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
-            nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Flatten())  # fmt: skip
-        self.adapter = nn.Sequential(nn.Linear(16 * channels, width), nn.Tanh())
+        self.backbone = Backbone(channels)
+        self.adapter = nn.Sequential(nn.Linear(16 * (channels + 8), width), nn.Tanh())
         self.head = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -77,7 +98,7 @@ class Net(nn.Module):
 
 
 def net(features: tuple[int, ...], classes: int, *, channels: int = 32, width: int = 32) -> nn.Module:
-    """Two convolutions, an adapter and a head; `freeze = ["backbone.*"]` in `[model]` leaves the first two as they are.
+    """A backbone, an adapter and a head; `freeze = ["backbone.*"]` in `[model]` leaves the first as it is.
 
     >>> tuple(net((1, 8, 8), 10)(torch.zeros(2, 1, 8, 8)).shape)
     (2, 10)

@@ -140,7 +140,7 @@ def _differences(
         return torch.cat([out, loss[:, None]], 1)
 
     want = run(one, b)
-    offs = [float((run(other, n) - want).abs().max()) / max(1.0, float(want.abs().max())) for n in (b - 1, b)]
+    offs = [float((run(other, n) - want).detach().abs().max()) / max(1.0, float(want.abs().max())) for n in (b - 1, b)]
     bare, padded = (off if off == off else float("inf") for off in offs)
     return bare, padded
 

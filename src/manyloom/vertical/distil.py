@@ -5,8 +5,7 @@
     student  min_s mean_i CE(q_i, s(x_i)), at the feature party, of its own columns
 
 The held-out aligned rows train neither of the two. After that one message nothing of the label party's travels: the
-student is the feature party's own model, and needs nobody to predict. (Hinton et al. 2015, arXiv:1503.02531; as a way
-between parties that share few rows, e.g. Ren et al. 2022, doi:10.1109/TNNLS.2022.3147446 are near.)
+student is the feature party's own model, and needs nobody to predict. (Hinton et al. 2015, arXiv:1503.02531.)
 """
 
 from __future__ import annotations
