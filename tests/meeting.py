@@ -95,7 +95,10 @@ def handlers_of(job: Toy) -> Mapping[str, Handler]:
     return {"rows.sums": Handler(sums, ("z",), kept), "rows.step": Handler(step, (), kept, ("secret.g",))}
 
 
-def passes_of(job: Toy, x: torch.Tensor, y: torch.Tensor) -> Passes:
+def passes_of(job: Toy, rows: torch.Tensor) -> Passes:
+    label = job.parties.label
+    assert label.y is not None
+    x, y = label.x[rows], label.y[rows]
     train, test = held_out(len(y), job.test, job.seed)
     k, lr, go_on = len(job.parties.features), job.algorithm.lr, job.algorithm.go_on
     everybody = np.arange(k, dtype=np.int64)
