@@ -170,6 +170,10 @@ def _between(run: Run) -> str:
     who = text.listed(map(officer.line, parties.everybody(run)))
     over = text.plural(parties.shared(run), run.row_word)
     label = officer.line(parties.label_party(run))
+    if parties.taught(run):
+        students = officer.line(text.listed(parties.feature_parties(run)))
+        return (f"{label} taught {students} by one message of labels, of rows among {over} that all of them have. Each "
+                "party has a model of its own and predicts alone.")  # fmt: skip
     return (
         f"{who[:1].upper()}{who[1:]} trained it together with {text.algorithm(run.algorithm)}, over {over} that all of "
         f"them have. Each party keeps its own part; {label} has the labels, and alone gets predictions."

@@ -177,7 +177,9 @@ def _saw(run: Run) -> str:
 def _promise(run: Run) -> str:
     found = promise.claims(run)
     if run.vertical:
-        return f"**None.** {line(parties.leak_sentence(run)) or 'No leak was measured.'}"
+        none = "Labels of common rows were told, and no noise covers them." if parties.taught(run) else \
+            "No leak was measured."  # fmt: skip
+        return f"**None.** {line(parties.leak_sentence(run)) or none}"
     if not found:
         sums = f"The hub saw {promise.sums(run)}, but nothing bounds what a sum gives away."
         return "**None.** " + (sums if run.secure else f"The hub saw each {run.client_word[0]}'s update.")

@@ -36,6 +36,11 @@ def feature_parties(run: Run) -> list[str]:
     return [run.people[i].name for i in sorted(run.people)][:-1]
 
 
+def taught(run: Run) -> bool:
+    """Whether a teacher's labels are all that went between the parties, and each has a model of its own."""
+    return run.algorithm == "distil"
+
+
 def everybody(run: Run) -> list[str]:
     """All parties by name, the label party first."""
     return [label_party(run), *feature_parties(run)] if run.people else []
@@ -146,7 +151,7 @@ def leak_sentence(run: Run) -> str:
 
 def use(run: Run) -> list[str]:
     """How to get predictions, in Markdown: of the card."""
-    names = everybody(run)
+    names = feature_parties(run)[:1] if taught(run) else everybody(run)
     given = " ".join(f"--party {text.slug(name)}={text.slug(name)}.csv" for name in names)
     files = ", ".join(f'"{name}": "{text.slug(name)}.csv"' for name in names)
     return [
@@ -155,7 +160,9 @@ def use(run: Run) -> list[str]:
         "```python",
         "import manyloom",
         f'model = manyloom.load("{run.id}")',
-        "# rows meet by their ids; filling gaps and scaling are part of each party's part",
+        "# each party predicts alone, by its own columns"
+        if taught(run)
+        else "# rows meet by their ids; filling gaps and scaling are part of each party's part",
         f"model.predict({{{files}}})",
         "```",
     ]

@@ -114,6 +114,11 @@ def _who(run: Run) -> str:
     if run.vertical:
         names = text.listed(parties.everybody(run)) or text.plural(run.size, run.client_word)
         rows = (run.aligned or {}).get("common")
+        if parties.taught(run):
+            told = text.plural((run.aligned or {}).get("train") or 0, run.row_word)
+            students = text.listed(parties.feature_parties(run))
+            return (f"{capital(parties.label_party(run))} taught {students} by what it says of {told} that both have; "
+                    f"each keeps a model of its own, and no column left its {run.client_word[0]}.")  # fmt: skip
         over = f" over the {text.plural(rows, run.row_word)} that all of them have" if rows else ""
         return f"{capital(names)} trained one model{over}; no column left its {run.client_word[0]}."
     one, many = run.client_word

@@ -18,7 +18,7 @@ def title(run: Run) -> str:
 
 
 def section(run: Run, draw: Drawer) -> Data | None:
-    if not run.vertical:
+    if not run.vertical or parties.taught(run):
         return None
     if not run.leaks:
         said = "No pass was measured." if run.algorithm == "split-learning" else "No gradient was sent to a party."

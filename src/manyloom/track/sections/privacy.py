@@ -62,6 +62,14 @@ def _between(run: Run) -> Data:
         "columns, and they got gradients that were made with the labels; both can give something away.",
         f"{parties.leak_sentence(run)} Nothing bounds what else could be learned: there is no ε.".strip(),
     ]
+    if parties.taught(run):
+        told = dict(parties.threats(run)).get("train", ("", "labels", "", ""))[1]
+        said = [
+            f"No column left its party. {parties.feature_parties(run)[0]} got {told}: soft labels tell the labels of "
+            f"those rows in part, and handed-over labels are the labels. {parties.label_party(run)} got what students "
+            "say of held-out rows.",
+            "No noise covers any of it: there is no ε.",
+        ]
     return {"none": parties.undefended(run), "heading": "No privacy guarantee", "text": said, "seen": _both(run)}
 
 
@@ -73,9 +81,19 @@ def _both(run: Run) -> list[tuple[str, str, str, str]]:
     names = text.listed(parties.feature_parties(run))
     return [
         (parties.label_party(run), label, "the others’ columns; ids that only they have", rests),
-        (names, other, "others’ columns, labels as such, predictions", rests),
-        ("A hub between them", hub, "ids, embeddings, gradients", "bodies sealed from party to party"),
-        ("Reader of this report", "sizes, metrics, the leak meter", "everything else", "–"),
+        (
+            names,
+            other,
+            "others’ columns" if parties.taught(run) else "others’ columns, labels as such, predictions",
+            rests,
+        ),
+        ("A hub between them", hub, "ids and everything that is sent", "bodies sealed from party to party"),
+        (
+            "Reader of this report",
+            "sizes, metrics, the leak meter" if run.leaks else "sizes, metrics",
+            "everything else",
+            "–",
+        ),
     ]
 
 

@@ -108,6 +108,8 @@ def _metric_key(run: Run, name: str, judged: Judged | None, final: Metrics) -> D
 
 def _leak_key(run: Run) -> Data:
     found = parties.worst_leak(run)
+    if parties.taught(run):
+        return {"label": "Labels told", "value": "once", "note": "of the rows in common; see Privacy"}
     if found is None:
         return {"label": "Label leak", "value": text.UNKNOWN, "note": "no gradient was measured"}
     note = "undefended" if found.defence == "none" else parties.DEFENCES.get(found.defence, found.defence)
