@@ -142,6 +142,7 @@ def test_under_a_claim_only_b_travels_and_has_a_guarantee(folder: Path, tmp_path
     ("\n[aggregate]\nrule = \"median\"\n", {"lora": {"combine": "svd"}}, 'rolora'),
     ("\n[server]\nname = \"adam\"\n", {}, 'combine = "fedavg"'),
     ("", {"algorithm": {"name": "scaffold", "optimiser": "sgd"}}, 'combine = "fedavg"'),
+    ("\n[downlink]\nuniform = 8\n", {}, "leave [downlink] out"),
     ("", {"lora": {"targets": ["q_prj"]}}, "q_proj"),
     ("", {"model": {"loss": "mse"}}, "leave loss out"),
     ("", {"data": {"length": 4}}, "length"),

@@ -119,6 +119,10 @@ def _unsound(rule: str, a: Algorithm, private: bool, secure: bool, robust: bool)
         found.append(Problem("combine-unsound", f'"{rule}" beside {a.name}, which remembers earlier rounds', got,
                              rule="a round later the same coordinate means something else",
                              mend='combine = "fedavg" or "ffa", or algorithm fedavg without a [server]'))  # fmt: skip
+    if rule in PRODUCTS and a.downlink.apply is not None:
+        found.append(Problem("combine-unsound", f'"{rule}" beside a packed [downlink]', got,
+                             rule="clients start from what they decoded, products are taken from what was sent",
+                             mend='leave [downlink] out, or take combine = "fedavg"'))  # fmt: skip
     if rule in PRODUCTS and a.uplink.memory:
         found.append(Problem("combine-unsound", f'"{rule}" beside error feedback', got,
                              rule="what is carried over belongs to another basis",
