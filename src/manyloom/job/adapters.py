@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ from manyloom.core.validate import show
 from manyloom.data.federation import Federation
 from manyloom.llm.adapters import Lora
 from manyloom.llm.model import LanguageModel, language_model
-from manyloom.llm.tuning import Tuning, tuning, with_table
+from manyloom.llm.tuning import Tuning, tuning
 
 NAME = "causal-lm"
 # what follows for [algorithm] where it is not given
@@ -60,7 +61,8 @@ def parts_of(given: Given, model: LanguageModel, federation: Federation, algorit
     """Task, algorithm and tokenised federation of the tables."""
     made = tuning(model, federation, algorithm, private="privacy" in given, secure="secure" in given, seed=seed)
     filled = {k.name: k.default for k in keys(language_model).values() if not k.required and k.name != "lora"}
-    return with_table(made, {"name": NAME, **filled, **given["model"], "base_digest": model.base_digest})
+    table = {"name": NAME, **filled, **given["model"], "base_digest": model.base_digest}
+    return made._replace(task=replace(made.task, table=table))
 
 
 __all__ = ["NAME", "followed", "is_language", "model_of", "parts_of"]

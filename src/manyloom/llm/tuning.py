@@ -138,8 +138,3 @@ def _save(rule: str, folder: Path, module: nn.Module, facts: Mapping[str, Any]) 
 
 def _say(model: LanguageModel, module: nn.Module) -> list[tuple[str, str]]:
     return [(prompt, model.say(module, prompt)) for prompt in model.prompts]
-
-
-def with_table(made: Tuning, table: Mapping[str, object]) -> Tuning:
-    """The same parts, with the [model] table that makes the model again."""
-    return made._replace(task=replace(made.task, table=dict(table)))
