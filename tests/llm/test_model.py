@@ -304,7 +304,7 @@ def test_a_tokenizer_with_more_tokens_than_embeddings_is_an_error(bases: dict[st
     assert caught.value.code == "vocabulary-mismatch"
 
 
-def test_four_clients_train_and_every_loss_falls(bases: dict[str, Path]) -> None:
+def test_four_clients_train_and_every_loss_falls(bases: dict[str, Path], tmp_path: Path) -> None:
     model = language_model(bases["llama"], lora=Lora(r=4, targets="all-linear"))
     x = torch.zeros(48, 3, 16, dtype=torch.int64)
     for i in range(48):  # each client counts with a step of its own
@@ -312,11 +312,12 @@ def test_four_clients_train_and_every_loss_falls(bases: dict[str, Path]) -> None
         x[i, 1] = torch.arange(16)
         x[i, 2] = torch.cat([x[i, 0, 1:], torch.tensor([-100])])
     fed = federation(x, x[:, 2].clone(), [range(12 * c, 12 * c + 12) for c in range(4)], test=0.25)
-    result = ml.train(job(model, fed, rounds=3, lr=2e-2, steps=8))
-    losses = [h["loss"] for h in result.history]
-    assert losses == sorted(losses, reverse=True)
-    assert losses[-1] < losses[0] - 0.01  # a frozen random head allows little
-    assert result.history[-1]["perplexity"] == pytest.approx(np.exp(losses[-1]))
+    events = list(ml.run(job(model, fed, rounds=3, lr=2e-2, steps=8), home=tmp_path))
+    judged = [e for e in events if e.type == "evaluated"]
+    for client in range(4):
+        losses = [e.clients[client]["loss"] for e in judged]
+        assert len(losses) == 4 and losses[-1] < losses[0] - 0.01  # a frozen random head allows little
+    assert judged[-1].metrics["perplexity"] == pytest.approx(np.exp(judged[-1].metrics["loss"]))
 
 
 def test_a_prompt_is_answered(bases: dict[str, Path]) -> None:
