@@ -239,7 +239,7 @@ def test_resolve(tmp_path: Path) -> None:
         two = fill(store, streams.run(rounds=1), job="heart-private")
         assert store.resolve("last").name == two.name
         assert store.resolve(one.name).name == one.name
-        assert store.resolve("heart-p").name == two.name
+        assert store.resolve("heart-priv").name == two.name
         assert store.resolve(str(one.path)).name == one.name
         with pytest.raises(BadInput) as unknown:
             store.resolve(one.name[:-1] + ("2" if one.name[-1] != "2" else "3"))
